@@ -1,0 +1,1 @@
+"""Synthetic data sets, drawn in the original layouts of the real ones."""

@@ -1,0 +1,1 @@
+"""Blocks used by more than one paper."""
