@@ -1,0 +1,236 @@
+"""Helpers for config files: defaults, typed arguments, durations, checks.
+
+A config file (`configs/<paper>.py`) has `get_config(arg)` that starts from
+`default_config()`, overrides what its paper says, and returns it. Every key
+exists in the default, so a misspelt override is refused with a suggestion.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from attr_jax.errors import InputError
+
+_CHOICES = {
+    "input.crop": ("five_position", "random_square", "none"),
+    "optimizer.name": ("sgd", "adam", "adagrad"),
+    "optimizer.weight_decay_on": ("all", "kernels"),
+    "schedule.name": ("constant", "step", "cosine", "plateau"),
+    "batch_norm_scope": ("global", "local"),
+    "compute_dtype": ("float32", "bfloat16"),
+    "evaluate.views": ("full", "five_crop"),
+}
+# Keys that a resumed run may change: they do not alter what was trained so far.
+_RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_every_steps",
+              "evaluate.", "checkpoint.", "input.threads", "tensorboard", "profile")
+
+
+def default_config() -> ml_collections.ConfigDict:
+  """Every key a run knows, with its default."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.batch_size = 32  # global, over all devices and hosts
+  # How long to train. The first one set of *_steps, *_examples, *_epochs counts.
+  config.total_steps = config_dict.placeholder(int)
+  config.total_examples = config_dict.placeholder(int)
+  config.total_epochs = 24.0
+  config.accumulate_steps = 1  # micro-batches per update; BN sees one micro-batch
+  config.compute_dtype = "float32"  # parameters, statistics and losses stay float32
+  config.batch_norm_scope = "global"  # or "local": statistics per device, as under pmap
+  config.weights = ""  # ResNet weights to start from: file of import-weights, .safetensors, .npz or .pth
+  config.log_every_steps = 20
+  config.tensorboard = False
+  config.profile_steps = 0  # write a profiler trace of that many steps after the tenth
+
+  config.data = ml_collections.ConfigDict()
+  config.data.name = "wider_attribute"
+  config.data.dir = "data"
+  config.data.size = config_dict.placeholder(int)  # prepared size in pixels; None: the only one there
+  config.data.train_split = "train"
+  config.data.val_split = "val"  # "" trains without validation
+  config.data.test_split = "test"  # "" ends without a test
+  # Draw and prepare a synthetic world when the prepared data are missing: "" or "people".
+  config.data.world = ""
+  config.data.world_count = 0
+  config.data.world_seed = 0
+
+  config.input = ml_collections.ConfigDict()
+  config.input.resize = (256, 256)  # height, width before cropping
+  config.input.size = (224, 224)  # height, width of the network's input
+  config.input.full_size = (224, 224)  # height, width of the "full" evaluation view
+  config.input.crop = "five_position"
+  config.input.crop_sizes = (256, 224, 192, 168, 128)  # heights; widths in proportion to `resize`
+  config.input.max_distort = config_dict.placeholder(int)  # None: height and width drawn independently
+  config.input.keep_ratio = False  # True: crops keep the aspect of `resize` (pedestrians)
+  config.input.flip = True
+  config.input.brightness = 0.0
+  config.input.contrast = 0.0
+  config.input.saturation = 0.0
+  config.input.hue = 0.0
+  config.input.mean = (0.485, 0.456, 0.406)  # of ImageNet, as its checkpoints expect
+  config.input.std = (0.229, 0.224, 0.225)
+  config.input.threads = 2
+
+  config.model = ml_collections.ConfigDict()
+  config.model.name = "baseline"
+  config.model.depth = "50"
+
+  config.loss = ml_collections.ConfigDict()
+  config.loss.loss = "bce"
+  config.loss.unspecified = "negative"  # or "ignore": no loss on unspecified labels
+  config.loss.reduction = "sum_labels_mean_samples"
+
+  config.optimizer = ml_collections.ConfigDict()
+  config.optimizer.name = "sgd"
+  config.optimizer.learning_rate = 0.001
+  config.optimizer.momentum = 0.9
+  config.optimizer.nesterov = False
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.weight_decay_on = "all"  # the torch rule; or "kernels": neither BN nor biases
+  config.optimizer.clip_norm = 0.0  # 0: off
+  config.optimizer.ema_decay = 0.0  # 0: off; else evaluation and predictions use the average
+
+  config.schedule = ml_collections.ConfigDict()
+  config.schedule.name = "step"
+  config.schedule.factor = 0.1
+  config.schedule.at_epochs = (12.0, 20.0)  # step: where the rate is multiplied by factor
+  config.schedule.warmup_epochs = 0.0
+  config.schedule.patience = 10  # plateau: evaluations without improvement before a drop
+  config.schedule.max_drops = 3
+
+  config.evaluate = ml_collections.ConfigDict()
+  config.evaluate.every_epochs = 1.0
+  config.evaluate.views = "full"
+  config.evaluate.batch_size = 64
+  config.evaluate.select = "mAP"  # the validation metric that picks the best checkpoint
+  config.evaluate.convention = "native"
+  config.evaluate.max_samples = 0  # 0: the whole split
+
+  config.checkpoint = ml_collections.ConfigDict()
+  config.checkpoint.every_epochs = 1.0
+  config.checkpoint.every_steps = config_dict.placeholder(int)  # counts before every_epochs
+  return config
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+  """Typed options of `--config=file.py:depth=101,fast`.
+
+  Args:
+    arg: what stands behind the colon; None or "" gives the defaults.
+    **defaults: name -> default; its type is the option's type. A bare name is True.
+
+  Raises:
+    InputError: unknown option or a value of the wrong type.
+  """
+  options = ml_collections.ConfigDict(defaults)
+  for part in filter(None, (arg or "").split(",")):
+    name, has_value, text = part.partition("=")
+    if name not in defaults:
+      raise InputError(f"config option {name!r} is unknown; there are: {', '.join(defaults) or 'none'}")
+    kind = type(defaults[name])
+    if not has_value:
+      if kind is not bool:
+        raise InputError(f"config option {name!r} needs a value: {name}=...")
+      options[name] = True
+      continue
+    try:
+      options[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+      raise InputError(f"config option {name}={text!r} is not a {kind.__name__}") from None
+  return options
+
+
+def tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same config, shrunk so that it takes two steps on a CPU in seconds."""
+  config.batch_size = 8
+  config.accumulate_steps = min(config.accumulate_steps, 2)
+  config.total_steps = 2
+  config.log_every_steps = 1
+  config.model.depth = "tiny"
+  config.evaluate.batch_size = 8
+  config.evaluate.max_samples = 16
+  scale = 32 / config.input.size[0]
+  for key in ("resize", "size", "full_size"):
+    config.input[key] = tuple(max(8, round(v * scale)) for v in config.input[key])
+  config.input.crop_sizes = tuple(max(8, round(v * scale)) for v in config.input.crop_sizes)
+  return config
+
+
+def total_steps(config: Mapping[str, Any], num_train: int) -> int:
+  """Number of updates: the first one set of total_steps, total_examples, total_epochs."""
+  if config.total_steps is not None:
+    return config.total_steps
+  if config.total_examples is not None:
+    return -(-config.total_examples // config.batch_size)
+  return max(1, round(config.total_epochs * num_train / config.batch_size))
+
+
+def epochs_to_steps(epochs: float, num_train: int, batch_size: int) -> int:
+  """Updates in that many epochs, at least 1 (0 epochs is 0)."""
+  return max(1, round(epochs * num_train / batch_size)) if epochs > 0 else 0
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises InputError for values that no run can use."""
+  for key, allowed in _CHOICES.items():
+    value = _get(config, key)
+    if value not in allowed:
+      raise InputError(f"config.{key}={value!r}; allowed: {', '.join(allowed)}")
+  for key in ("batch_size", "accumulate_steps", "log_every_steps", "evaluate.batch_size"):
+    if _get(config, key) < 1:
+      raise InputError(f"config.{key}={_get(config, key)} must be at least 1")
+  for key in ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"):
+    if _get(config, key) < 0:
+      raise InputError(f"config.{key}={_get(config, key)} must not be negative")
+  if config.batch_size % config.accumulate_steps:
+    raise InputError(f"config.batch_size={config.batch_size} does not divide by accumulate_steps={config.accumulate_steps}")
+  if config.schedule.name == "plateau" and not config.data.val_split:
+    raise InputError("config.schedule.name='plateau' needs config.data.val_split")
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+  """The resolved config, as `config.json` of a run."""
+  return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+  """The config of a run's `config.json`; lists become tuples again."""
+  return ml_collections.ConfigDict(_lists_to_tuples(json.loads(text)))
+
+
+def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
+  """Lines "key: old -> new" for what a resumed run must not change."""
+  flat_old, flat_new = _flatten(old.to_dict()), _flatten(from_json(to_json(new)).to_dict())
+  keys = sorted(flat_old.keys() | flat_new.keys())
+  return [
+      f"{key}: {flat_old.get(key)} -> {flat_new.get(key)}"
+      for key in keys
+      if flat_old.get(key) != flat_new.get(key) and not key.startswith(_RESUMABLE)
+  ]
+
+
+def _get(config: ml_collections.ConfigDict, key: str) -> Any:
+  for part in key.split("."):
+    config = config[part]
+  return config
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _lists_to_tuples(value: Any) -> Any:
+  if isinstance(value, list):
+    return tuple(map(_lists_to_tuples, value))
+  if isinstance(value, dict):
+    return {k: _lists_to_tuples(v) for k, v in value.items()}
+  return value

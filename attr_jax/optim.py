@@ -1,0 +1,147 @@
+"""Optimisers by the torch rule, schedules, plateau and parameter averaging, as optax chains.
+
+The torch rule: weight decay is added to the gradient and so enters the
+momentum; the learning rate multiplies the momentum buffer's output.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from attr_jax.config import epochs_to_steps
+
+
+class PlateauState(NamedTuple):
+  """Counters of the plateau rule, all scalars."""
+
+  scale: jax.Array  # what the learning rate is multiplied by
+  best: jax.Array  # best validation value so far
+  waited: jax.Array  # evaluations since then
+  drops: jax.Array
+
+
+class AverageState(NamedTuple):
+  """Exponential moving average of the parameters."""
+
+  average: Any
+
+
+def make_schedule(config: ml_collections.ConfigDict, total_steps: int, num_train: int) -> optax.Schedule:
+  """Learning rate as a function of the update count (plateau scales it further).
+
+  step: times `factor` from each of `at_epochs` on. cosine: to zero at the last
+  step. Both after a linear warm-up from zero over `warmup_epochs`.
+  """
+  peak, schedule = config.optimizer.learning_rate, config.schedule
+  to_steps = lambda epochs: epochs_to_steps(epochs, num_train, config.batch_size)
+  warmup = to_steps(schedule.warmup_epochs)
+  if schedule.name == "cosine":
+    main = optax.cosine_decay_schedule(peak, max(1, total_steps - warmup))
+  elif schedule.name == "step":
+    # Boundaries count from the start of training; join_schedules restarts at the warm-up's end.
+    boundaries = {to_steps(epoch) - warmup: schedule.factor for epoch in schedule.at_epochs}
+    main = optax.piecewise_constant_schedule(peak, boundaries)
+  else:
+    main = optax.constant_schedule(peak)
+  if not warmup:
+    return main
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+  """Clipping, weight decay, SGD/Adam/AdaGrad, plateau and averaging in one chain."""
+  options = config.optimizer
+  mask = _is_kernel if options.weight_decay_on == "kernels" else None
+  parts = []
+  if options.clip_norm:
+    parts.append(optax.clip_by_global_norm(options.clip_norm))
+  if options.weight_decay:
+    parts.append(optax.add_decayed_weights(options.weight_decay, mask))
+  parts.append(_update_rule(options, schedule))
+  if config.schedule.name == "plateau":
+    parts.append(_scale_by_plateau())
+  if options.ema_decay:
+    parts.append(_average_parameters(options.ema_decay))
+  return optax.chain(*parts)
+
+
+def _update_rule(options: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+  if options.name == "sgd":
+    return optax.sgd(schedule, options.momentum or None, options.nesterov)
+  if options.name == "adam":
+    return optax.adam(schedule)
+  # Kalayeh et al. 2017 start the accumulator at zero, as torch does.
+  return optax.adagrad(schedule, initial_accumulator_value=0.0, eps=1e-10)
+
+
+def _is_kernel(params: Any) -> Any:
+  """True for kernels; False for BN scale and bias and all other biases."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _scale_by_plateau() -> optax.GradientTransformation:
+  def init(params: Any) -> PlateauState:
+    del params
+    return PlateauState(jnp.ones(()), jnp.full((), -jnp.inf), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+  def update(updates: Any, state: PlateauState, params: Any = None) -> tuple[Any, PlateauState]:
+    del params
+    return jax.tree.map(lambda u: u * state.scale, updates), state
+
+  return optax.GradientTransformation(init, update)
+
+
+def _average_parameters(decay: float) -> optax.GradientTransformation:
+  """Must be the last of the chain: it averages params + updates."""
+  def init(params: Any) -> AverageState:
+    # A copy: the state is donated, and one buffer must not be donated twice.
+    return AverageState(jax.tree.map(jnp.copy, params))
+
+  def update(updates: Any, state: AverageState, params: Any) -> tuple[Any, AverageState]:
+    new = optax.apply_updates(params, updates)
+    return updates, AverageState(optax.incremental_update(new, state.average, 1 - decay))
+
+  return optax.GradientTransformation(init, update)
+
+
+def observe_validation(opt_state: Any, value: float, *, factor: float, patience: int, max_drops: int) -> Any:
+  """The optimiser state after a validation result (higher is better).
+
+  The learning rate is multiplied by `factor` when the value has not improved
+  for more than `patience` evaluations, at most `max_drops` times. Without a
+  plateau schedule nothing changes.
+  """
+  def step(state: PlateauState) -> PlateauState:
+    scale, best, waited, drops = (np.asarray(x) for x in state)
+    if value > best:
+      best, waited = np.float32(value), 0
+    else:
+      waited = waited + 1
+      if waited > patience and drops < max_drops:
+        scale, waited, drops = scale * np.float32(factor), 0, drops + 1
+    new = PlateauState(scale, best, waited, drops)
+    return jax.tree.map(lambda n, old: jax.device_put(jnp.asarray(n, old.dtype), old.sharding), new, state)
+
+  is_plateau = lambda x: isinstance(x, PlateauState)
+  return jax.tree.map(lambda x: step(x) if is_plateau(x) else x, opt_state, is_leaf=is_plateau)
+
+
+def plateau_scale(opt_state: Any) -> Any:
+  """What the plateau rule multiplies the scheduled learning rate by; 1 without one."""
+  found = _find(opt_state, PlateauState)
+  return found.scale if found else 1.0
+
+
+def evaluation_params(params: Any, opt_state: Any) -> Any:
+  """The averaged parameters where averaging is on, else the parameters."""
+  found = _find(opt_state, AverageState)
+  return found.average if found else params
+
+
+def _find(opt_state: Any, kind: type) -> Any:
+  is_kind = lambda x: isinstance(x, kind)
+  return next((x for x in jax.tree.leaves(opt_state, is_leaf=is_kind) if is_kind(x)), None)

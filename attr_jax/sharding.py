@@ -1,0 +1,82 @@
+"""Mesh, shardings, distributed start-up, and the way back to the host."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from attr_jax.errors import InputError
+
+DATA_AXIS = "data"
+
+
+def initialize_distributed(coordinator: str, num_processes: int, process_id: int) -> None:
+  """Joins a run of several processes; must come before any other jax call.
+
+  Args:
+    coordinator: "host:port" of process 0.
+    num_processes: how many processes there are.
+    process_id: which one this is, from 0.
+  """
+  jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def make_mesh() -> jax.sharding.Mesh:
+  """One axis, "data", over all devices of all processes."""
+  return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """The same array on every device."""
+  return jax.NamedSharding(mesh, jax.P())
+
+
+def over_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """The first axis split over all devices."""
+  return jax.NamedSharding(mesh, jax.P(DATA_AXIS))
+
+
+def check_batch(name: str, batch_size: int, mesh: jax.sharding.Mesh, micro_batches: int = 1) -> None:
+  """Raises InputError when a batch cannot be split evenly over the devices."""
+  parts = mesh.size * micro_batches
+  if batch_size % parts:
+    detail = f" x {micro_batches} micro-batches" if micro_batches > 1 else ""
+    raise InputError(
+        f"{name}={batch_size} does not divide over {mesh.size} devices{detail}; "
+        f"use a multiple of {parts}"
+    )
+
+
+def put_batch(batch: Mapping[str, np.ndarray], sharding: jax.sharding.NamedSharding) -> dict[str, jax.Array]:
+  """This process's rows of a batch -> global arrays over the mesh.
+
+  64-bit ids become int32: jax computes in 32 bits, and ids count samples.
+  """
+  def put(value: np.ndarray) -> jax.Array:
+    if value.dtype == np.int64:
+      value = value.astype(np.int32)
+    return jax.make_array_from_process_local_data(sharding, value)
+
+  return {key: put(value) for key, value in batch.items()}
+
+
+def gather_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Rows of all processes, in process order, on every process; dtypes kept."""
+  if jax.process_count() == 1:
+    return dict(rows)
+  return {key: _gather(np.ascontiguousarray(value)) for key, value in rows.items()}
+
+
+def _gather(value: np.ndarray) -> np.ndarray:
+  if value.dtype != np.int64:
+    return np.asarray(multihost_utils.process_allgather(value, tiled=True))
+  # The gather goes through jax arrays of 32 bits: send the two halves.
+  halves = multihost_utils.process_allgather(value.view(np.int32).reshape(len(value), -1), tiled=True)
+  return np.ascontiguousarray(halves).view(np.int64).reshape((-1,) + value.shape[1:])
+
+
+def to_host(tree: Any) -> Any:
+  """Replicated jax arrays -> numpy arrays on every process."""
+  return jax.tree.map(np.asarray, jax.device_get(tree))
