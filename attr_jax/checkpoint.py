@@ -1,0 +1,113 @@
+"""Saving and restoring the training state. The only file that imports orbax."""
+
+import logging
+import pathlib
+from typing import Any
+
+from orbax.checkpoint import v1 as ocp
+
+from attr_jax.errors import InputError
+
+_policies = ocp.training.preservation_policies
+
+
+class SaveError(Exception):
+  """A checkpoint could not be written; the earlier ones are untouched."""
+
+
+class Checkpoints:
+  """The checkpoints of one run: the newest and the best one are kept.
+
+  Saving is asynchronous: `save` returns as soon as the state is copied, and an
+  error of the writing shows at the next `save` or `wait`.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = pathlib.Path(folder).absolute()
+    self._pending = None
+    self._checkpointer = ocp.training.Checkpointer(
+        self.folder,
+        preservation_policy=_policies.AnyPreservationPolicy([
+            _policies.LatestN(1),
+            _policies.BestN(
+                get_metric_fn=lambda metrics: metrics["selected"], n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]),
+        cleanup_tmp_directories=True,  # left by a killed run
+    )
+
+  def save(self, step: int, state: Any, selected: float | None) -> None:
+    """Starts writing `state`; `selected` is the validation value that ranks it, if there is one."""
+    self.wait()
+    metrics = None if selected is None else {"selected": float(selected)}
+    try:
+      self._pending = self._checkpointer.save_async(step, state, metrics=metrics, force=True)
+    except Exception as error:
+      raise self._save_error(step, error) from error
+    self._pending_step = step
+
+  def wait(self) -> None:
+    """Returns when nothing is being written; raises SaveError if the last save failed."""
+    pending, self._pending = self._pending, None
+    if pending is None:
+      return
+    try:
+      pending.result()
+    except Exception as error:
+      raise self._save_error(self._pending_step, error) from error
+
+  def steps(self) -> list[int]:
+    """Steps of the whole checkpoints, oldest first."""
+    return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+
+  def best_step(self) -> int | None:
+    """The step with the highest `selected`; the newest one where none has it."""
+    ranked = [c for c in self._checkpointer.checkpoints if c.metrics]
+    if ranked:
+      return max(ranked, key=lambda c: c.metrics["selected"]).step
+    return max(self.steps(), default=None)
+
+  def restore_newest(self, abstract_state: Any) -> Any:
+    """The newest checkpoint that can be read, or None where there is none.
+
+    One that is damaged is named and passed over for the one before it.
+
+    Raises:
+      InputError: there are checkpoints and none fits.
+    """
+    errors = []
+    for step in reversed(self.steps()):
+      try:
+        return self.restore(step, abstract_state)
+      except InputError as error:
+        logging.warning("%s; trying the one before it", error)
+        errors.append(str(error))
+    if errors:
+      raise InputError(f"no checkpoint in {self.folder} can be restored: {errors[0]}")
+    return None
+
+  def restore(self, step: int, abstract_state: Any) -> Any:
+    """The state of one step, laid out as `abstract_state` says (any device count)."""
+    if step not in self.steps():
+      raise InputError(f"{self.folder} holds no checkpoint of step {step}; there are: {self.steps()}")
+    try:
+      return self._checkpointer.load(step, abstract_state)
+    except Exception as error:  # orbax raises many kinds; the reader needs one line
+      reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+      raise InputError(f"checkpoint {self.folder / str(step)} cannot be restored ({reason})") from error
+
+  def close(self) -> None:
+    """Waits for the writing and lets go of the folder."""
+    try:
+      self.wait()
+    finally:
+      self._checkpointer.close()
+
+  def _save_error(self, step: int, error: Exception) -> SaveError:
+    cause = error
+    while cause.__cause__ is not None:
+      cause = cause.__cause__
+    reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+    kept = self.steps()
+    resume = f"the run can go on from step {kept[-1]}" if kept else "there is no earlier one"
+    return SaveError(f"checkpoint of step {step} could not be written to {self.folder}: {reason}; {resume}")

@@ -1,0 +1,147 @@
+"""Where the numbers of a run go: console, metrics.jsonl, TensorBoard, progress bar.
+
+The writers have the method names of clu's MetricWriter, so that a clu writer
+can stand beside them where TensorFlow is installed.
+"""
+
+from collections.abc import Mapping
+import json
+import math
+import os
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import psutil
+import tqdm
+
+from attr_jax.errors import InputError
+
+
+class JsonlWriter:
+  """One JSON object per line: {"step": int, name: float, ...}; NaN and Inf become null."""
+
+  def __init__(self, path: pathlib.Path, resume_step: int | None = None):
+    """Appends to `path`; a resumed run first drops the lines after `resume_step`."""
+    if resume_step is not None and path.exists():
+      kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
+      temporary = path.with_suffix(".tmp")
+      temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+      os.replace(temporary, path)
+    self._file = path.open("a", encoding="utf-8")
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    finite = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
+    self._file.write(json.dumps({"step": step, **finite}) + "\n")
+    self._file.flush()
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    del step, images  # pictures of a run are PNG files
+
+  def flush(self) -> None:
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
+
+
+class TensorBoardWriter:
+  """Scalars and images for TensorBoard, through tensorboardX."""
+
+  def __init__(self, folder: pathlib.Path):
+    try:
+      import tensorboardX
+    except ImportError:
+      raise InputError("config.tensorboard needs tensorboardX: pip install 'attr_jax[tensorboard]'") from None
+    self._writer = tensorboardX.SummaryWriter(str(folder))
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    for name, value in scalars.items():
+      self._writer.add_scalar(name, float(value), step)
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """images: name -> uint8 [H, W, 3]."""
+    for name, image in images.items():
+      self._writer.add_image(name, image, step, dataformats="HWC")
+
+  def flush(self) -> None:
+    self._writer.flush()
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+class MultiWriter:
+  """Sends everything to several writers."""
+
+  def __init__(self, writers: list[Any]):
+    self._writers = writers
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    for writer in self._writers:
+      writer.write_scalars(step, scalars)
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    for writer in self._writers:
+      writer.write_images(step, images)
+
+  def flush(self) -> None:
+    for writer in self._writers:
+      writer.flush()
+
+  def close(self) -> None:
+    for writer in self._writers:
+      writer.close()
+
+
+class Progress:
+  """Progress bar of a run: images/s, time left, loss, memory.
+
+  On a terminal a bar of at most 80 columns; elsewhere one line per `write`.
+  """
+
+  def __init__(self, total_steps: int, start_step: int, batch_size: int, quiet: bool = False):
+    self._batch_size = batch_size
+    self._bar = tqdm.tqdm(
+        total=total_steps, initial=start_step, unit="step", file=sys.stdout, ncols=80, mininterval=0.5,
+        disable=quiet or not sys.stdout.isatty(),
+        bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
+    )
+    self._quiet = quiet
+
+  def step(self) -> None:
+    self._bar.update(1)
+
+  def show(self, loss: float, images_per_second: float) -> None:
+    self._bar.set_postfix_str(f"{images_per_second:.0f} img/s, loss {loss:.3f}, {memory_text()}", refresh=False)
+
+  def write(self, line: str) -> None:
+    """A line above the bar."""
+    if not self._quiet:
+      self._bar.write(line, file=sys.stdout)
+      sys.stdout.flush()
+
+  def close(self) -> None:
+    self._bar.close()
+
+
+def memory_text() -> str:
+  """Memory in use: of the accelerator where it tells, else of this process."""
+  import jax
+
+  stats = jax.local_devices()[0].memory_stats() or {}
+  used = stats.get("peak_bytes_in_use") or psutil.Process().memory_info().rss
+  return f"{used / 2**30:.1f} GiB"
+
+
+def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The lines of a metrics file; a last line cut short by a crash is left out."""
+  records = []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return records
