@@ -1,0 +1,297 @@
+"""Predict a split, measure it, and write what a run's folder holds of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import tqdm
+
+from attr_jax import checkpoint as checkpoint_lib
+from attr_jax import config as config_lib
+from attr_jax import metrics
+from attr_jax import models
+from attr_jax import optim
+from attr_jax import pictures
+from attr_jax import sharding
+from attr_jax import state as state_lib
+from attr_jax import steps
+from attr_jax.data import images as images_lib
+from attr_jax.data import info as info_lib
+from attr_jax.data import pipeline
+from attr_jax.data import registry
+from attr_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained run, ready to predict.
+
+  Attributes:
+    config: as trained.
+    info: label names and figures of the data set it was trained on.
+    params: float32 parameters (averaged ones where the run averages).
+    batch_stats: float32 BN statistics.
+    step: the update count of the checkpoint.
+    checkpoint: "best", "last" or the step as text.
+    model: the Linen module.
+  """
+
+  config: ml_collections.ConfigDict
+  info: info_lib.DatasetInfo
+  params: Any
+  batch_stats: Any
+  step: int
+  checkpoint: str
+  model: Any
+
+
+def load_run(workdir: pathlib.Path, mesh: jax.sharding.Mesh, checkpoint: str = "best") -> Run:
+  """Restores a run's best, last or numbered checkpoint onto the devices of `mesh`.
+
+  Raises:
+    InputError: not a run folder, no such checkpoint, or it does not fit.
+  """
+  config, info = read_run_files(workdir)
+  model = models.build(config.model, len(info.label_names), config.compute_dtype)
+  tx = optim.make_optimizer(config, lambda step: 0.0)
+  abstract = state_lib.abstract_state(model, tx, (*config.input.size, 3), {}, mesh)
+  folder = workdir / "checkpoints"
+  if not folder.is_dir():
+    raise InputError(f"{workdir} holds no checkpoints; has the run been trained?")
+  checkpoints = checkpoint_lib.Checkpoints(folder)
+  try:
+    step = _checkpoint_step(checkpoints, checkpoint)
+    state = checkpoints.restore(step, abstract)
+  finally:
+    checkpoints.close()
+  params = optim.evaluation_params(state.params, state.opt_state)
+  return Run(config, info, params, state.batch_stats, step, checkpoint, model)
+
+
+def read_run_files(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_lib.DatasetInfo]:
+  """The config and the data set's description that a run wrote at its start."""
+  for name in ("config.json", "dataset.json"):
+    if not (workdir / name).is_file():
+      raise InputError(f"{workdir} is not a run folder: {name} is missing")
+  config = config_lib.from_json((workdir / "config.json").read_text())
+  return config, info_lib.DatasetInfo.from_json((workdir / "dataset.json").read_text())
+
+
+def predict_split(
+    predict: Callable[..., jax.Array],
+    params: Any,
+    batch_stats: Any,
+    source: Any,
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    *,
+    views: str,
+    max_samples: int = 0,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+  """Logits of every sample of a split, on every host, in the order of the records.
+
+  Args:
+    predict: a compiled predict step.
+    params: parameters on the mesh.
+    batch_stats: BN statistics on the mesh.
+    source: records of the split.
+    config: the run's config (`input`, `evaluate`).
+    mesh: where to compute.
+    views: "full" or "five_crop".
+    max_samples: stop after about that many; 0 for all.
+    progress: show a bar.
+
+  Returns:
+    {"id" int64 [N], "logit" float32 [N, L], "label" uint8 [N, L], "known" bool [N, L]}.
+  """
+  sharding.check_batch("config.evaluate.batch_size", config.evaluate.batch_size, mesh)
+  dataset = pipeline.eval_dataset(
+      source, input_spec(config), views=views, batch_size=config.evaluate.batch_size,
+      process_index=jax.process_index(), process_count=jax.process_count(),
+  )
+  if max_samples:
+    dataset = dataset[: math.ceil(max_samples / config.evaluate.batch_size)]
+  rows_sharding = sharding.over_batch(mesh)
+  logits, rows = [], []
+  batches = pipeline.iterate(dataset, config.input.threads)
+  for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
+    image = sharding.put_batch({"image": batch["image"]}, rows_sharding)["image"]
+    logits.append(predict(params, batch_stats, image))
+    rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
+    if len(logits) > 2:  # a bounded queue: read what was asked for two batches ago
+      logits[-3] = np.asarray(logits[-3])
+  table = _in_record_order(rows)
+  table["logit"] = np.concatenate([np.asarray(x) for x in logits])
+  valid = table.pop("valid")
+  return {key: value[valid] for key, value in table.items()}
+
+
+def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native",
+            threshold: float = 0.5) -> dict[str, Any]:
+  """The metrics of `evaluation/*.json` from `predict_split`'s table."""
+  label, known = predictions["label"], predictions["known"]
+  score = probabilities(predictions["logit"])
+  overall = metrics.evaluate_all(label, score, known=known, threshold=threshold, convention=convention)
+  columns = metrics.per_attribute(label, score, known=known, threshold=threshold)
+  per_attribute = {
+      name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(label_names)
+  }
+  return {
+      "metrics": overall,
+      "per_attribute": per_attribute,
+      "convention": convention,
+      "average_precision": "mAP: step, tie-safe; mAP_interpolated: monotone envelope; unspecified labels dropped",
+      "threshold": threshold,
+  }
+
+
+def evaluate_run(workdir: pathlib.Path, *, split: str, views: str, checkpoint: str = "best",
+                 convention: str = "native", data_dir: str | None = None, progress: bool = True) -> dict[str, Any]:
+  """`attr-jax evaluate` of one run: predicts, measures, writes and returns the report."""
+  return evaluate_runs([workdir], split=split, views=views, checkpoint=checkpoint, convention=convention,
+                       data_dir=data_dir, progress=progress)
+
+
+def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, checkpoint: str = "best",
+                  convention: str = "native", data_dir: str | None = None, progress: bool = True) -> dict[str, Any]:
+  """Several runs' probabilities averaged (as SSP+SSG are); written into the first run's folder.
+
+  Raises:
+    InputError: runs of different label sets, or no such split.
+  """
+  mesh = sharding.make_mesh()
+  tables, names, step = [], None, None
+  for workdir in workdirs:
+    run = load_run(workdir, mesh, checkpoint)
+    if names not in (None, run.info.label_names):
+      raise InputError(f"{workdir} was trained on other labels than {workdirs[0]}; they cannot be averaged")
+    names, step = run.info.label_names, run.step
+    dataset = open_data(run.config, data_dir)
+    predict = steps.compile_predict_step(steps.make_predict_step(run.model, run.config), mesh)
+    tables.append(predict_split(
+        predict, run.params, run.batch_stats, dataset.source(split), run.config, mesh, views=views, progress=progress
+    ))
+  predictions = dict(tables[0])
+  if len(tables) > 1:
+    mean = np.mean([probabilities(table["logit"]) for table in tables], axis=0)
+    predictions["logit"] = np.log(mean) - np.log1p(-mean)
+  report = measure(predictions, names, convention)
+  report |= {"split": split, "views": views, "step": step, "checkpoint": checkpoint,
+             "runs": [str(workdir) for workdir in workdirs], "num_samples": len(predictions["id"])}
+  if jax.process_index() == 0:
+    name = f"{split}-{views}" if len(workdirs) == 1 else f"{split}-{views}-mean_of_{len(workdirs)}"
+    write_report(workdirs[0], name, report, predictions)
+    draw_report(workdirs[0], name, report, predictions, dataset.source(split))
+  return report
+
+
+def write_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
+                 predictions: Mapping[str, np.ndarray]) -> None:
+  """`evaluation/<name>.json` and `predictions/<name>.npz`."""
+  for folder in ("evaluation", "predictions"):
+    (workdir / folder).mkdir(exist_ok=True)
+  text = json.dumps(_without_nan(report), indent=2)
+  (workdir / "evaluation" / f"{name}.json").write_text(text + "\n")
+  np.savez_compressed(workdir / "predictions" / f"{name}.npz", **predictions)
+
+
+def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
+                predictions: Mapping[str, np.ndarray], source: Any, num_images: int = 24) -> None:
+  """`pictures/<name>-*.png`: AP bars, ROC curves, confusion bars, a contact sheet of the first images."""
+  folder = workdir / "pictures"
+  folder.mkdir(exist_ok=True)
+  names = list(report["per_attribute"])
+  label, known, score = predictions["label"], predictions["known"], probabilities(predictions["logit"])
+  share = np.array([(label[:, i] & known[:, i]).sum() / max(1, known[:, i].sum()) for i in range(len(names))])
+  ap = np.array([row["AP"] for row in report["per_attribute"].values()])
+  pictures.attribute_bars(names, ap, share, folder / f"{name}-attributes.png",
+                          f"{report['split']}, {report['views']} view: mAP {100 * report['metrics']['mAP']:.1f} %")
+  pictures.roc_curves(label, score, known, names, folder / f"{name}-roc.png")
+  pictures.confusion_bars(label, score, known, names, folder / f"{name}-confusion.png")
+  count = min(num_images, len(label))
+  shown = [images_lib.decode_image(source[i]["image"]) for i in range(count)]
+  pictures.contact_sheet(shown, label[:count], known[:count], score[:count], names, folder / f"{name}-images.png")
+
+
+def metrics_table(report: Mapping[str, Any]) -> str:
+  """The report as text of at most 80 columns."""
+  overall = report["metrics"]
+  head = ("mAP", "mA", "Acc", "Prec", "Rec", "F1", "F1-C", "F1-O")
+  lines = ["  ".join(f"{key:>6}" for key in head),
+           "  ".join(f"{_percent(overall.get(key)):>6}" for key in head), "",
+           f"{'attribute':<26}{'AP':>7}{'chance':>9}{'positive':>10}{'unspecified':>13}"]
+  for name, row in report["per_attribute"].items():
+    known = row["positives"] + row["negatives"]
+    chance = row["positives"] / known if known else math.nan
+    lines.append(f"{name[:25]:<26}{_percent(row['AP']):>7}{_percent(chance):>9}"
+                 f"{int(row['positives']):>10}{int(row['unspecified']):>13}")
+  lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
+  if overall.get("labels_without_positives"):
+    lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
+  return "\n".join(lines)
+
+
+def input_spec(config: ml_collections.ConfigDict) -> pipeline.InputSpec:
+  """The pipeline's part of the config."""
+  keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip")
+  return pipeline.InputSpec(**{key: config.input[key] for key in keys})
+
+
+def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) -> registry.Dataset:
+  """The run's prepared data set."""
+  return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size)
+
+
+def data_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
+  """Where the prepared data lie; a synthetic world has a folder of its own."""
+  data = config.data
+  folder = pathlib.Path(data.dir)
+  return folder / f"{data.world}-{data.world_count}-seed{data.world_seed}" if data.world else folder
+
+
+def probabilities(logit: np.ndarray) -> np.ndarray:
+  """Sigmoid in float64, kept off 0 and 1 so that logits can be had back."""
+  clipped = np.clip(logit.astype(np.float64), -36.0, 36.0)
+  return 1 / (1 + np.exp(-clipped))
+
+
+def _checkpoint_step(checkpoints: checkpoint_lib.Checkpoints, name: str) -> int:
+  steps_there = checkpoints.steps()
+  if not steps_there:
+    raise InputError(f"{checkpoints.folder} holds no whole checkpoint")
+  if name == "best":
+    return checkpoints.best_step()
+  if name == "last":
+    return steps_there[-1]
+  if not name.isdigit():
+    raise InputError(f"checkpoint {name!r} is neither best, last nor a step; there are: {steps_there}")
+  return int(name)
+
+
+def _in_record_order(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Batches of this host's rows -> all hosts' rows, in the order of the records."""
+  stacked = {key: np.stack([row[key] for row in rows])[None] for key in rows[0]}  # [1, batches, rows, ...]
+  gathered = sharding.gather_rows(stacked)  # [hosts, batches, rows, ...]
+  return {
+      key: value.swapaxes(0, 1).reshape(-1, *value.shape[3:]) for key, value in gathered.items()
+  }
+
+
+def _without_nan(value: Any) -> Any:
+  """JSON has no NaN: undefined figures become null."""
+  if isinstance(value, Mapping):
+    return {k: _without_nan(v) for k, v in value.items()}
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _percent(value: float | None) -> str:
+  return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"

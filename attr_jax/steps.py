@@ -1,0 +1,160 @@
+"""The pure train and predict steps, and the one place where they are compiled."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from attr_jax import optim
+from attr_jax import sharding
+from attr_jax.nn import preprocess
+from attr_jax.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(
+    model: Any,
+    objective: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh | None = None,
+) -> TrainStep:
+  """Builds `train_step(state, batch, rng) -> (state, scalars)`.
+
+  The step is pure. Under `jit` with a sharded batch BN statistics are those of
+  the whole batch; with `config.batch_norm_scope == "local"` and a mesh they are
+  those of each device (as under pmap), and the running statistics are the mean
+  over devices. `rng` is the run's key: the step folds its own number in.
+
+  Args:
+    model: Linen module of the contract in docs/architecture.md.
+    objective: `(logits, out, batch, memory) -> (loss, parts)`, weights bound.
+    tx: the optimiser.
+    schedule: learning rate of an update count, for the log.
+    config: the run's config (`input`, `accumulate_steps`, `batch_norm_scope`).
+    mesh: needed for the "local" scope only.
+
+  Returns:
+    A function of `batch` {image uint8 [B, H, W, 3], label, known, id} whose
+    `scalars` are loss, its parts, grad_norm and learning_rate, all float32.
+  """
+  local = config.batch_norm_scope == "local" and mesh is not None
+
+  def loss_fn(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[jax.Array, Any]:
+    inputs = _augment(batch, config)
+    (logits, out), updated = model.apply(
+        {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"]
+    )
+    loss, parts = objective(logits, out, batch, memory)
+    new_stats = updated["batch_stats"]
+    if local:
+      # The mean must be taken before the gradient: under shard_map gradients of
+      # replicated parameters arrive already summed over devices.
+      loss, parts, new_stats = jax.lax.pmean((loss, parts, new_stats), sharding.DATA_AXIS)
+    return loss, (parts, new_stats)
+
+  def gradients(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[Any, Any, Any]:
+    """(gradients, batch_stats, scalars) of a batch, in micro-batches where asked."""
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    count = config.accumulate_steps
+
+    def one(carry: tuple[Any, Any], micro: Batch) -> tuple[tuple[Any, Any], Any]:
+      total, stats = carry
+      (loss, (parts, stats)), grads = grad_fn(params, stats, memory, micro)
+      total = jax.tree.map(lambda t, g: t + g / count, total, grads)
+      return (total, stats), {"loss": loss, **parts}
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    if count == 1:
+      (grads, stats), scalars = one((zeros, batch_stats), batch)
+      return grads, stats, scalars
+    micro_batches = jax.tree.map(functools.partial(_split, count), dict(batch))
+    (grads, stats), scalars = jax.lax.scan(one, (zeros, batch_stats), micro_batches)
+    return grads, stats, jax.tree.map(jnp.mean, scalars)
+
+  if local:
+    whole, rows = jax.P(), jax.P(sharding.DATA_AXIS)
+    gradients = jax.shard_map(
+        gradients, mesh=mesh, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole, whole)
+    )
+
+  def train_step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    step_rng = jax.random.fold_in(rng, state.step)
+    batch = dict(batch, jitter_key=preprocess.sample_keys(step_rng, batch["image"].shape[0]))
+    grads, batch_stats, scalars = gradients(state.params, state.batch_stats, state.memory, batch)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    scalars |= {
+        "grad_norm": optax.global_norm(grads),
+        "learning_rate": schedule(state.step) * optim.plateau_scale(state.opt_state),
+    }
+    new_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return new_state, scalars
+
+  return train_step
+
+
+def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
+  """Builds `predict_step(params, batch_stats, image) -> logits`.
+
+  `image` uint8 [B, H, W, 3], or [B, V, H, W, 3] for V views whose logits are
+  averaged; `logits` float32 [B, L].
+  """
+  def predict_step(params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
+    views = image.shape[1] if image.ndim == 5 else 1
+    flat = image.reshape(-1, *image.shape[-3:])
+    inputs = _normalize(flat, config)
+    logits, _ = model.apply({"params": params, "batch_stats": batch_stats}, inputs, train=False)
+    return logits.astype(jnp.float32).reshape(image.shape[0], views, -1).mean(axis=1)
+
+  return predict_step
+
+
+def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh) -> TrainStep:
+  """The step under jit: batch split over the mesh, state replicated and donated."""
+  keep, rows = sharding.replicated(mesh), sharding.over_batch(mesh)
+  return jax.jit(train_step, donate_argnums=0, in_shardings=(keep, rows, keep), out_shardings=(keep, keep))
+
+
+def compile_predict_step(predict_step: Callable[..., jax.Array], mesh: jax.sharding.Mesh) -> Callable[..., jax.Array]:
+  """The step under jit: images split over the mesh, logits on every device."""
+  keep, rows = sharding.replicated(mesh), sharding.over_batch(mesh)
+  return jax.jit(predict_step, in_shardings=(keep, keep, rows), out_shardings=keep)
+
+
+def flops_per_image(model: Any, state: TrainState, image_shape: tuple[int, ...]) -> float:
+  """Floating-point operations of one forward pass, by XLA's own count."""
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state.params, state.batch_stats))
+  forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x, train=False)[0]
+  lowered = jax.jit(forward).lower(*shapes, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+  return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+
+
+def _augment(batch: Batch, config: ml_collections.ConfigDict) -> jax.Array:
+  """uint8 images -> colour-jittered, normalised inputs in the compute dtype."""
+  strengths = {name: config.input[name] for name in ("brightness", "contrast", "saturation", "hue")}
+  image = batch["image"]
+  if any(strengths.values()):
+    image = preprocess.color_jitter(image.astype(jnp.float32) / 255, batch["jitter_key"], **strengths)
+  return _normalize(image, config)
+
+
+def _normalize(image: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
+  dtype = jnp.dtype(config.compute_dtype)
+  return preprocess.normalize(image, config.input.mean, config.input.std, dtype)
+
+
+def _split(count: int, rows: jax.Array) -> jax.Array:
+  """[B, ...] -> [count, B / count, ...], each micro-batch spread over all devices' rows."""
+  return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
