@@ -1,0 +1,228 @@
+"""`attr-jax COMMAND`. Status 0 on success, 2 for a wrong call or wrong data, 1 for a failed run."""
+
+import argparse
+import json
+import logging
+import os
+import pathlib
+import sys
+from typing import Any
+
+from attr_jax.errors import InputError
+
+_PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Parses the command line, runs the command, exits with its status."""
+  argv = sys.argv[1:] if argv is None else argv
+  args, rest = _parse(argv)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+  if args.debug:
+    sys.exit(args.run(args, rest))
+  try:
+    status = args.run(args, rest)
+  except InputError as error:
+    status = _fail(str(error), 2)
+  except KeyboardInterrupt:
+    status = _fail("interrupted", 130)
+  except BrokenPipeError:  # `attr-jax predict ... | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = 0
+  except Exception as error:
+    status = _fail_of(error)
+  sys.exit(status)
+
+
+def _fail_of(error: Exception) -> int:
+  """Status of the errors that a run may end with; others are ours and show their kind."""
+  name = type(error).__name__
+  if name == "Preempted":
+    return _fail(str(error), _PREEMPTED_STATUS)
+  if name in ("NonFiniteError", "SaveError") or isinstance(error, OSError):
+    return _fail(str(error), 1)
+  return _fail(f"{name}: {' '.join(str(error).split())[:500]} (run again with --debug for the traceback)", 1)
+
+
+def _fail(message: str, status: int) -> int:
+  print(f"attr-jax: {message}", file=sys.stderr, flush=True)
+  return status
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+  parser = argparse.ArgumentParser(prog="attr-jax", description="Train, evaluate and use recognisers of visual attributes.")
+  parser.set_defaults(debug=False)
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+  def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    sub = commands.add_parser(name, help=text, description=text)
+    sub.set_defaults(run=run)
+    sub.add_argument("--debug", action="store_true", help="show tracebacks")
+    return sub
+
+  sub = command("train", _train, "train a recogniser, or go on with a run that was cut")
+  sub.add_argument("--config", required=True, help="configs/FILE.py[:options]; override with --config.KEY=VALUE")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of the run")
+  sub.add_argument("--quiet", action="store_true")
+  sub.add_argument("--coordinator", help="host:port of process 0, for runs of several processes")
+  sub.add_argument("--num-processes", type=int)
+  sub.add_argument("--process-id", type=int)
+
+  sub = command("evaluate", _evaluate, "measure a run on a split; several runs are averaged")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path, action="append")
+  sub.add_argument("--split", default="test")
+  sub.add_argument("--views", default="full", choices=("full", "five_crop"))
+  sub.add_argument("--checkpoint", default="best", help="best, last or a step")
+  sub.add_argument("--convention", default="native", help="whose rules the metrics follow")
+  sub.add_argument("--data-dir", help="where the prepared data lie now")
+
+  sub = command("predict", _predict, "name the attributes in image files")
+  sub.add_argument("files", nargs="+", type=pathlib.Path)
+  sub.add_argument("--workdir", required=True, type=pathlib.Path)
+  sub.add_argument("--checkpoint", default="best")
+  sub.add_argument("--json", action="store_true", help="one JSON object per file")
+
+  sub = command("prepare", _prepare, "turn an original download into what training reads")
+  sub.add_argument("name", help="the data set, such as wider_attribute or pa100k")
+  sub.add_argument("--source", required=True, type=pathlib.Path, help="folder of the download")
+  sub.add_argument("--data-dir", default="data", type=pathlib.Path)
+  sub.add_argument("--size", type=int, help="shorter side in pixels (default: the data set's own)")
+  sub.add_argument("--max-bad", type=float, default=0.001, help="share of unreadable images that is still accepted")
+  sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+
+  sub = command("synthesize", _synthesize, "draw a synthetic data set in the layout of a real one")
+  sub.add_argument("world", choices=("people",))
+  sub.add_argument("--out", required=True, type=pathlib.Path)
+  sub.add_argument("--count", required=True, type=int, help="number of person boxes")
+  sub.add_argument("--seed", type=int, default=0)
+
+  sub = command("import-weights", _import_weights, "convert torchvision or timm ResNet weights")
+  sub.add_argument("file", type=pathlib.Path, help=".safetensors, .npz or .pth (no code in it is run)")
+  sub.add_argument("--out", required=True, type=pathlib.Path)
+
+  sub = command("export", _export, "write a run as one file")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path)
+  sub.add_argument("--to", required=True, choices=("safetensors",))
+  sub.add_argument("--out", required=True, type=pathlib.Path)
+  sub.add_argument("--checkpoint", default="best")
+
+  args, rest = parser.parse_known_args(argv)
+  wrong = [arg for arg in rest if not (args.command == "train" and arg.startswith("--config."))]
+  if wrong:
+    parser.error(f"unknown argument {wrong[0]}")
+  return args, rest
+
+
+def load_config(path: str, overrides: list[str]) -> Any:
+  """The config of `--config=PATH[:ARG]` with `--config.key=value` overrides applied.
+
+  Raises:
+    InputError: no such file, unknown key (with a suggestion) or wrong type.
+  """
+  from absl import flags
+  from ml_collections import config_flags
+
+  if not pathlib.Path(path.partition(":")[0]).is_file():
+    raise InputError(f"config file {path.partition(':')[0]} does not exist")
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+  try:
+    values(["attr-jax", f"--config={path}", *overrides])
+    return values.config
+  except InputError:
+    raise
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    raise InputError(f"config: {' '.join(str(error).split())}") from error
+
+
+def _start_jax() -> None:
+  """What must be set before the first jax call of a command."""
+  import jax
+  from absl import flags
+
+  flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses here
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(pathlib.Path.home() / ".cache" / "attr_jax" / "xla")
+  jax.config.update("jax_compilation_cache_dir", cache)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _train(args: argparse.Namespace, rest: list[str]) -> int:
+  config = load_config(args.config, rest)
+  _start_jax()
+  from attr_jax import sharding
+  from attr_jax import train
+
+  if args.coordinator:
+    if args.num_processes is None or args.process_id is None:
+      raise InputError("--coordinator needs --num-processes and --process-id")
+    sharding.initialize_distributed(args.coordinator, args.num_processes, args.process_id)
+  train.train_and_evaluate(config, args.workdir, quiet=args.quiet)
+  return 0
+
+
+def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  _start_jax()
+  from attr_jax import evaluate
+
+  report = evaluate.evaluate_runs(args.workdir, split=args.split, views=args.views, checkpoint=args.checkpoint,
+                                  convention=args.convention, data_dir=args.data_dir)
+  print(evaluate.metrics_table(report))
+  return 0
+
+
+def _predict(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  _start_jax()
+  from attr_jax import predict
+
+  recognizer = predict.load_recognizer(args.workdir, checkpoint=args.checkpoint)
+  answers, bad = predict.predict_files(recognizer, args.files)
+  for answer in answers:
+    if args.json:
+      print(json.dumps(answer))
+      continue
+    print(answer["file"])
+    for name, score in sorted(answer["scores"].items(), key=lambda item: -item[1]):
+      print(f"  {'x' if name in answer['present'] else ' '} {name:<40} {100 * score:5.1f} %")
+  for line in bad:
+    print(f"attr-jax: {line}", file=sys.stderr)
+  return 2 if bad else 0
+
+
+def _prepare(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  from attr_jax.data import prepare
+
+  folder = prepare.prepare(args.name, source=args.source, data_dir=args.data_dir, size=args.size,
+                           max_bad=args.max_bad, overwrite=args.overwrite)
+  print(f"prepared in {folder}")
+  return 0
+
+
+def _synthesize(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  from attr_jax.data import worlds
+
+  counts = worlds.synthesize(args.world, args.out, count=args.count, seed=args.seed)
+  print(f"drawn in {args.out}: {counts}")
+  return 0
+
+
+def _import_weights(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  from attr_jax import weights
+
+  print(weights.summary(weights.convert(args.file, args.out)))
+  return 0
+
+
+def _export(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  _start_jax()
+  from attr_jax import export
+
+  count = export.to_safetensors(args.workdir, args.out, args.checkpoint)
+  print(f"{count} tensors in {args.out}")
+  return 0

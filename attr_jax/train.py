@@ -1,0 +1,410 @@
+"""`train_and_evaluate(config, workdir)`: the loop, and what a run writes around it."""
+
+import datetime
+import functools
+import inspect
+import json
+import math
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import ml_collections
+import numpy as np
+
+import attr_jax
+from attr_jax import checkpoint as checkpoint_lib
+from attr_jax import config as config_lib
+from attr_jax import evaluate
+from attr_jax import models
+from attr_jax import optim
+from attr_jax import pictures
+from attr_jax import sharding
+from attr_jax import state as state_lib
+from attr_jax import steps
+from attr_jax import weights
+from attr_jax import writers
+from attr_jax.data import info as info_lib
+from attr_jax.data import pipeline
+from attr_jax.errors import InputError
+
+
+class NonFiniteError(Exception):
+  """The loss or the gradient is NaN or Inf; the last good checkpoint is kept."""
+
+
+class Preempted(Exception):
+  """The run was told to stop (SIGTERM); its state is saved."""
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path, *, quiet: bool = False) -> dict[str, Any]:
+  """Trains, validates, saves, and at the end tests; resumes what `workdir` holds.
+
+  Args:
+    config: what `attr_jax.config.default_config` describes.
+    workdir: the run's folder, made where it is missing.
+    quiet: print nothing.
+
+  Returns:
+    The report of the best checkpoint on the test split (`evaluation/*.json`),
+    or {} without a test split.
+
+  Raises:
+    InputError: config, data or folder cannot be used.
+    NonFiniteError: NaN or Inf in loss or gradient.
+    Preempted: SIGTERM came; the state is saved.
+    checkpoint.SaveError: a checkpoint could not be written.
+  """
+  config_lib.check(config)
+  workdir = pathlib.Path(workdir)
+  if (workdir / "DONE").exists():
+    _say(quiet, f"{workdir} is finished already; its figures are in {workdir / 'evaluation'}")
+    return _finished_report(config, workdir)
+  preemption = _Preemption()  # from here on SIGTERM waits for the end of a step
+
+  mesh = sharding.make_mesh()
+  _check_batches(config, mesh)
+  _prepare_world(config, quiet)
+  data = evaluate.open_data(config)
+  train_source = data.source(config.data.train_split)
+  val_source = data.source(config.data.val_split) if config.data.val_split else None
+  total = config_lib.total_steps(config, len(train_source))
+  _write_run_files(config, data.info, workdir)
+
+  model = models.build(config.model, len(data.info.label_names), config.compute_dtype)
+  objective = make_objective(config, data.info)
+  schedule = optim.make_schedule(config, total, len(train_source))
+  tx = optim.make_optimizer(config, schedule)
+  checkpoints = checkpoint_lib.Checkpoints(workdir / "checkpoints")
+  state, resumed = _restore_or_create(config, model, tx, checkpoints, mesh)
+  start = int(state.step)
+
+  train_step = steps.compile_train_step(steps.make_train_step(model, objective, tx, schedule, config, mesh), mesh)
+  predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
+  _say(quiet, run_header(config, model, state, mesh, data, total, start if resumed else None))
+
+  batches = pipeline.train_iterator(
+      pipeline.train_dataset(
+          train_source, evaluate.input_spec(config), batch_size=config.batch_size, seed=config.seed,
+          process_index=jax.process_index(), process_count=jax.process_count(),
+      ),
+      start, config.input.threads,
+  )
+  progress = writers.Progress(total, start, config.batch_size, quiet or jax.process_index() > 0)
+  writer = _make_writer(config, workdir, start if resumed else 0)
+  log = _StepLog(writer, progress, config, len(train_source), total)
+  to_steps = lambda epochs: config_lib.epochs_to_steps(epochs, len(train_source), config.batch_size)
+  eval_every = to_steps(config.evaluate.every_epochs)
+  save_every = config.checkpoint.every_steps or to_steps(config.checkpoint.every_epochs)
+  rows, rng = sharding.over_batch(mesh), jax.random.key(config.seed)
+
+  try:
+    # The order in the loop is fixed: step, evaluate, save, then the next batch.
+    for step in range(start + 1, total + 1):
+      batch = sharding.put_batch(_without_extras(next(batches)), rows)
+      state, scalars = train_step(state, batch, rng)
+      log.add(step, scalars)  # reads the scalars of the step before
+      progress.step()
+      stop, selected = preemption.reached(step), None
+      if val_source and not stop and (step % eval_every == 0 or step == total):
+        log.finish()
+        selected, state = _validate(config, state, predict, val_source, data.info, mesh, writer, progress, step, len(train_source))
+      if stop or selected is not None or step % save_every == 0 or step == total:
+        log.finish()  # a state after a NaN must not be saved
+        checkpoints.save(step, state, selected)
+      if stop:
+        checkpoints.wait()
+        raise Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
+    checkpoints.wait()
+    compiled = train_step._cache_size()
+    writer.write_scalars(total, {"compiled_train_steps": compiled})
+  finally:
+    progress.close()
+    writer.close()
+    checkpoints.close()
+    preemption.close()
+  return _finish(config, workdir, quiet)
+
+
+def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo) -> Any:
+  """The model file's `objective` with the config's and the data set's weights bound."""
+  objective = models.MODELS[config.model.name].objective
+  accepted = inspect.signature(objective).parameters
+  wrong = [key for key in config.loss if key not in accepted]
+  if wrong:
+    raise InputError(f"config.loss.{wrong[0]} is unknown to model {config.model.name!r}; it takes: "
+                     f"{', '.join(k for k in accepted if k not in ('logits', 'out', 'batch', 'memory', 'positive_ratio'))}")
+  ratio = np.array(info.positive_ratio, np.float32)
+  if config.loss.unspecified == "negative":
+    ratio = ratio * np.array(info.known_ratio, np.float32)  # unspecified ones count as negatives
+  return functools.partial(objective, positive_ratio=ratio, **config.loss)
+
+
+def run_header(config: ml_collections.ConfigDict, model: Any, state: state_lib.TrainState, mesh: jax.sharding.Mesh,
+               data: Any, total: int, resumed_at: int | None) -> str:
+  """What is trained, on what, and how: the lines above the progress bar."""
+  count = sum(x.size for x in jax.tree.leaves(state.params))
+  flops = steps.flops_per_image(model, state, (*config.input.size, 3))
+  micro = config.batch_size // config.accumulate_steps
+  bn_batch = micro // mesh.size if config.batch_norm_scope == "local" else micro
+  splits = ", ".join(f"{name} {n}" for name, n in data.info.splits.items())
+  lines = [
+      f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
+      f"data       {data.info.name} ({splits}), {len(data.info.label_names)} labels",
+      f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
+      f"loss       {config.loss.loss}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
+      f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
+      f"optimizer  {config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule, {total} steps",
+      f"devices    {mesh.size} x {jax.devices()[0].device_kind} on {jax.process_count()} hosts, {config.compute_dtype}",
+  ]
+  if resumed_at is not None:
+    lines.append(f"resuming   from step {resumed_at}")
+  return "\n".join(lines)
+
+
+class _Preemption:
+  """Turns SIGTERM into a question that the loop asks after each step."""
+
+  def __init__(self):
+    # With several processes jax's own notifier agrees on one step for all of them.
+    self._several = jax.process_count() > 1
+    self._asked = False
+    self._old = None
+    if not self._several:
+      try:
+        self._old = signal.signal(signal.SIGTERM, self._note)
+      except ValueError:  # not in the main thread: somebody else handles signals
+        pass
+
+  def _note(self, signum: int, frame: Any) -> None:
+    del signum, frame
+    self._asked = True
+
+  def reached(self, step: int) -> bool:
+    if self._several:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self._asked
+
+  def close(self) -> None:
+    if self._old is not None:
+      signal.signal(signal.SIGTERM, self._old)
+
+
+class _StepLog:
+  """Reads scalars one step late, so that the device never waits for the log."""
+
+  def __init__(self, writer: Any, progress: writers.Progress, config: ml_collections.ConfigDict, num_train: int, total: int):
+    self._writer, self._progress, self._config = writer, progress, config
+    self._epoch = lambda step: step * config.batch_size / num_train
+    self._total = total
+    self._pending = None
+    self._window: list[dict[str, float]] = []
+    self._clock = time.perf_counter()
+
+  def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
+    previous, self._pending = self._pending, (step, scalars)
+    if previous:
+      self._read(*previous)
+
+  def finish(self) -> None:
+    """Reads what is pending."""
+    previous, self._pending = self._pending, None
+    if previous:
+      self._read(*previous)
+
+  def _read(self, step: int, scalars: dict[str, jax.Array]) -> None:
+    values = {key: float(value) for key, value in jax.device_get(scalars).items()}
+    wrong = [f"{key}={value}" for key, value in values.items() if not math.isfinite(value)]
+    if wrong:
+      everything = ", ".join(f"{key}={value:g}" for key, value in values.items())
+      raise NonFiniteError(
+          f"step {step} is not finite ({', '.join(wrong)}); all of it: {everything}; "
+          "the last checkpoint is kept: lower config.optimizer.learning_rate or set clip_norm, and resume"
+      )
+    self._window.append(values)
+    if step % self._config.log_every_steps == 0 or step == self._total:
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    now = time.perf_counter()
+    rate = len(self._window) * self._config.batch_size / (now - self._clock)
+    mean = {key: float(np.mean([v[key] for v in self._window])) for key in self._window[0]}
+    mean["learning_rate"] = self._window[-1]["learning_rate"]
+    self._writer.write_scalars(step, {"epoch": self._epoch(step), **mean, "images_per_second": rate})
+    self._progress.show(mean["loss"], rate)
+    self._window, self._clock = [], now
+
+
+def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, source: Any,
+              info: info_lib.DatasetInfo, mesh: jax.sharding.Mesh, writer: Any, progress: writers.Progress,
+              step: int, num_train: int) -> tuple[float | None, state_lib.TrainState]:
+  """(value that ranks the checkpoint, state after the plateau rule has seen it)."""
+  params = optim.evaluation_params(state.params, state.opt_state)
+  table = evaluate.predict_split(
+      predict, params, state.batch_stats, source, config, mesh,
+      views=config.evaluate.views, max_samples=config.evaluate.max_samples,
+  )
+  overall = evaluate.measure(table, info.label_names, config.evaluate.convention)["metrics"]
+  if config.evaluate.select not in overall:
+    raise InputError(f"config.evaluate.select={config.evaluate.select!r} is no metric; there are: {', '.join(overall)}")
+  selected = overall[config.evaluate.select]
+  writer.write_scalars(step, {"epoch": step * config.batch_size / num_train,
+                              **{f"val/{key}": value for key, value in overall.items()}})
+  progress.write(f"step {step:>6}  val mAP {100 * overall['mAP']:5.1f}  mA {100 * overall['mA']:5.1f}  F1 {100 * overall['F1']:5.1f}")
+  if not math.isfinite(selected):
+    return None, state
+  schedule = config.schedule
+  opt_state = optim.observe_validation(
+      state.opt_state, selected, factor=schedule.factor, patience=schedule.patience, max_drops=schedule.max_drops
+  )
+  return selected, state.replace(opt_state=opt_state)
+
+
+def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, checkpoints: checkpoint_lib.Checkpoints,
+                       mesh: jax.sharding.Mesh) -> tuple[state_lib.TrainState, bool]:
+  """(state, resumed): the run's own newest checkpoint, else `config.weights`, else fresh."""
+  shape = (*config.input.size, 3)
+  state = checkpoints.restore_newest(state_lib.abstract_state(model, tx, shape, {}, mesh))
+  if state is not None:
+    return state, True
+  state = state_lib.create_state(model, tx, shape, {}, mesh, config.seed)
+  if config.weights:
+    params, batch_stats, report = weights.load_trunk(
+        pathlib.Path(config.weights), sharding.to_host(state.params), sharding.to_host(state.batch_stats)
+    )
+    _say(jax.process_index() > 0, weights.summary(report))
+    state = state_lib.with_variables(state, tx, params, batch_stats)
+  return state, False
+
+
+def _check_batches(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
+  sharding.check_batch("config.batch_size", config.batch_size, mesh, config.accumulate_steps)
+  sharding.check_batch("config.evaluate.batch_size", config.evaluate.batch_size, mesh)
+
+
+def _prepare_world(config: ml_collections.ConfigDict, quiet: bool) -> None:
+  """Draws and prepares the synthetic world that the config names, once."""
+  data = config.data
+  if not data.world:
+    return
+  folder = evaluate.data_folder(config)
+  if jax.process_index() == 0:
+    from attr_jax.data import worlds  # drawing is needed once in a data folder's life
+
+    worlds.ensure(data.world, folder, count=data.world_count, seed=data.world_seed, size=data.size, progress=not quiet)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("synthetic world")
+
+
+def _write_run_files(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path) -> None:
+  """config.json, dataset.json, environment.json; refuses a folder of another run."""
+  old = workdir / "config.json"
+  if old.exists():
+    changed = config_lib.differences(config_lib.from_json(old.read_text()), config)
+    if changed:
+      raise InputError(f"{workdir} holds a run with another config ({'; '.join(changed[:5])}); use another --workdir")
+  if jax.process_index() > 0:
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  old.write_text(config_lib.to_json(config) + "\n")
+  (workdir / "dataset.json").write_text(info.to_json() + "\n")
+  (workdir / "environment.json").write_text(json.dumps(_environment(), indent=2) + "\n")
+
+
+def _environment() -> dict[str, Any]:
+  from importlib import metadata
+
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+  return {
+      "attr_jax": attr_jax.__version__,
+      "commit": _git_commit(),
+      "python": platform.python_version(),
+      "platform": platform.platform(),
+      "packages": {name: metadata.version(name) for name in packages},
+      "devices": [str(device) for device in jax.devices()],
+      "processes": jax.process_count(),
+      "command": sys.argv,
+      "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+  }
+
+
+def _git_commit() -> str | None:
+  command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "HEAD"]
+  try:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None  # installed from a wheel
+
+
+def _make_writer(config: ml_collections.ConfigDict, workdir: pathlib.Path, resume_step: int) -> writers.MultiWriter:
+  if jax.process_index() > 0:
+    return writers.MultiWriter([])
+  every = [writers.JsonlWriter(workdir / "metrics.jsonl", resume_step)]
+  if config.tensorboard:
+    every.append(writers.TensorBoardWriter(workdir / "tensorboard"))
+  return writers.MultiWriter(every)
+
+
+def _without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """What the step needs; `valid` is for evaluation."""
+  return {key: value for key, value in batch.items() if key != "valid"}
+
+
+def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, quiet: bool) -> dict[str, Any]:
+  """Tests the best and the last checkpoint, draws the pictures, writes the card and DONE."""
+  first = jax.process_index() == 0
+  report: dict[str, Any] = {}
+  if first:
+    (workdir / "pictures").mkdir(exist_ok=True)
+    pictures.training_curves(writers.read_jsonl(workdir / "metrics.jsonl"), workdir / "pictures" / "training.png")
+  if config.data.test_split:
+    options = {"split": config.data.test_split, "views": config.evaluate.views, "progress": first and not quiet,
+               "convention": config.evaluate.convention}
+    last = evaluate.evaluate_run(workdir, checkpoint="last", **options)
+    report = evaluate.evaluate_run(workdir, checkpoint="best", **options)
+    report["last"] = {"step": last["step"], "metrics": last["metrics"]}
+  if first:
+    (workdir / "model_card.md").write_text(_model_card(config, workdir, report))
+    (workdir / "DONE").write_text(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") + "\n")
+  if report:
+    _say(quiet, evaluate.metrics_table(report))
+    _say(quiet, f"best checkpoint (step {report['step']}) on {config.data.test_split}: "
+                f"mAP {100 * report['metrics']['mAP']:.1f}, last (step {last['step']}): {100 * last['metrics']['mAP']:.1f}")
+  _say(quiet, f"pictures in {workdir / 'pictures'}, figures in {workdir / 'evaluation'}")
+  return report
+
+
+def _finished_report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  path = workdir / "evaluation" / f"{config.data.test_split}-{config.evaluate.views}.json"
+  return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _model_card(config: ml_collections.ConfigDict, workdir: pathlib.Path, report: dict[str, Any]) -> str:
+  _, info = evaluate.read_run_files(workdir)
+  lines = [
+      f"# {config.model.name} (depth {config.model.depth}) on {info.name}",
+      "",
+      f"- labels ({len(info.label_names)}): {', '.join(info.label_names)}",
+      f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
+      f"(x / 255 - {tuple(config.input.mean)}) / {tuple(config.input.std)}",
+      f"- loss: {config.loss.loss}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
+      f"- starting weights: {config.weights or 'none, trained from scratch'}",
+      f"- training data: {info.name} {config.data.train_split}; licence: {info.licence}",
+      f"- checkpoint chosen on: {config.data.val_split or 'nothing (the last one)'} by {config.evaluate.select}",
+      "",
+  ]
+  if report:
+    lines += [f"Test split `{report['split']}`, view `{report['views']}`, step {report['step']}, "
+              f"convention `{report['convention']}`:", "", "```", evaluate.metrics_table(report), "```", ""]
+  return "\n".join(lines)
+
+
+def _say(quiet: bool, text: str) -> None:
+  if not quiet and jax.process_index() == 0:
+    print(text, flush=True)
