@@ -24,3 +24,29 @@ def real_data() -> pathlib.Path:
   if not folder.is_dir():
     pytest.skip("real photos are not here (set ATTR_JAX_REAL_DATA)")
   return folder
+
+
+@pytest.fixture(scope="session")
+def world_dir(tmp_path_factory) -> pathlib.Path:
+  """A data folder in which the tiny synthetic world is drawn and prepared once."""
+  from attr_jax import evaluate
+  from attr_jax.data import worlds
+
+  folder = tmp_path_factory.mktemp("data")
+  config = tiny_config(folder)
+  data = config.data
+  worlds.ensure(data.world, evaluate.data_folder(config), count=data.world_count, seed=data.world_seed,
+                size=data.size, progress=False)
+  return folder
+
+
+@pytest.fixture
+def config(world_dir):
+  """The quickstart config at tiny size, on the prepared tiny world."""
+  return tiny_config(world_dir)
+
+
+def tiny_config(data_dir: pathlib.Path):
+  from attr_jax import cli
+
+  return cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.data.dir={data_dir}"])
