@@ -87,7 +87,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("name", help="the data set, such as wider_attribute or pa100k")
   sub.add_argument("--source", required=True, type=pathlib.Path, help="folder of the download")
   sub.add_argument("--data-dir", default="data", type=pathlib.Path)
-  sub.add_argument("--size", type=int, help="shorter side in pixels (default: the data set's own)")
+  sub.add_argument("--size", help="256, or 256x128 for height x width (default: the data set's own)")
   sub.add_argument("--max-bad", type=float, default=0.001, help="share of unreadable images that is still accepted")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 

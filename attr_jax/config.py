@@ -48,7 +48,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data = ml_collections.ConfigDict()
   config.data.name = "wider_attribute"
   config.data.dir = "data"
-  config.data.size = config_dict.placeholder(int)  # prepared size in pixels; None: the only one there
+  config.data.size = config_dict.placeholder(str)  # prepared size, "256" or "256x128"; None: the only one there
   config.data.train_split = "train"
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test

@@ -1,6 +1,7 @@
 """Predict a split, measure it, and write what a run's folder holds of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import json
 import math
@@ -120,13 +121,13 @@ def predict_split(
     dataset = dataset[: math.ceil(max_samples / config.evaluate.batch_size)]
   rows_sharding = sharding.over_batch(mesh)
   logits, rows = [], []
-  batches = pipeline.iterate(dataset, config.input.threads)
-  for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
-    image = sharding.put_batch({"image": batch["image"]}, rows_sharding)["image"]
-    logits.append(predict(params, batch_stats, image))
-    rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
-    if len(logits) > 2:  # a bounded queue: read what was asked for two batches ago
-      logits[-3] = np.asarray(logits[-3])
+  with contextlib.closing(pipeline.eval_iterator(dataset, config.input.threads)) as batches:
+    for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
+      image = sharding.put_batch({"image": batch["image"]}, rows_sharding)["image"]
+      logits.append(predict(params, batch_stats, image))
+      rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
+      if len(logits) > 2:  # a bounded queue: read what was asked for two batches ago
+        logits[-3] = np.asarray(logits[-3])
   table = _in_record_order(rows)
   table["logit"] = np.concatenate([np.asarray(x) for x in logits])
   valid = table.pop("valid")
@@ -152,16 +153,24 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
   }
 
 
-def evaluate_run(workdir: pathlib.Path, *, split: str, views: str, checkpoint: str = "best",
-                 convention: str = "native", data_dir: str | None = None, progress: bool = True) -> dict[str, Any]:
-  """`attr-jax evaluate` of one run: predicts, measures, writes and returns the report."""
-  return evaluate_runs([workdir], split=split, views=views, checkpoint=checkpoint, convention=convention,
-                       data_dir=data_dir, progress=progress)
-
-
 def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, checkpoint: str = "best",
-                  convention: str = "native", data_dir: str | None = None, progress: bool = True) -> dict[str, Any]:
-  """Several runs' probabilities averaged (as SSP+SSG are); written into the first run's folder.
+                  convention: str = "native", data_dir: str | None = None, progress: bool = True,
+                  write: bool = True) -> dict[str, Any]:
+  """`attr-jax evaluate`: predicts a split, measures it, writes and draws.
+
+  Args:
+    workdirs: runs; the probabilities of several are averaged (as SSP+SSG are),
+      and the result is written into the first one's folder.
+    split: "test", "val", "train" or a sum of them.
+    views: "full" or "five_crop".
+    checkpoint: "best", "last" or a step.
+    convention: whose rules the metrics follow.
+    data_dir: where the prepared data lie, if not where the run found them.
+    progress: show a bar.
+    write: write the report, the predictions and the pictures.
+
+  Returns:
+    What `evaluation/*.json` holds.
 
   Raises:
     InputError: runs of different label sets, or no such split.
@@ -185,7 +194,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   report = measure(predictions, names, convention)
   report |= {"split": split, "views": views, "step": step, "checkpoint": checkpoint,
              "runs": [str(workdir) for workdir in workdirs], "num_samples": len(predictions["id"])}
-  if jax.process_index() == 0:
+  if write and jax.process_index() == 0:
     name = f"{split}-{views}" if len(workdirs) == 1 else f"{split}-{views}-mean_of_{len(workdirs)}"
     write_report(workdirs[0], name, report, predictions)
     draw_report(workdirs[0], name, report, predictions, dataset.source(split))
@@ -216,7 +225,7 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
   pictures.roc_curves(label, score, known, names, folder / f"{name}-roc.png")
   pictures.confusion_bars(label, score, known, names, folder / f"{name}-confusion.png")
   count = min(num_images, len(label))
-  shown = [images_lib.decode_image(source[i]["image"]) for i in range(count)]
+  shown = [images_lib.decode_jpeg(source[i]["image"]) for i in range(count)]
   pictures.contact_sheet(shown, label[:count], known[:count], score[:count], names, folder / f"{name}-images.png")
 
 

@@ -43,7 +43,7 @@ class Recognizer:
     if not len(images):
       return np.zeros((0, len(self.label_names)))
     height, width = self._run.config.input.full_size
-    resized = np.stack([ops.resize(image, (height, width)) for image in images])
+    resized = np.stack([ops.resize({"image": image}, (height, width))["image"] for image in images])
     return np.concatenate([self._scores(chunk) for chunk in _chunks(resized, self._batch_size)])
 
   def _scores(self, images: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def predict_files(recognizer: Recognizer, files: Sequence[pathlib.Path]) -> tupl
     good, decoded = [], []
     for file in chunk:
       try:
-        decoded.append(images_lib.decode_image(file.read_bytes()))
+        decoded.append(images_lib.decode_image(file.read_bytes(), where=str(file)))
         good.append(file)
       except (OSError, images_lib.ImageError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -1,6 +1,6 @@
 """Mesh, shardings, distributed start-up, and the way back to the host."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +23,10 @@ def initialize_distributed(coordinator: str, num_processes: int, process_id: int
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
-def make_mesh() -> jax.sharding.Mesh:
-  """One axis, "data", over all devices of all processes."""
-  return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+  """One axis, "data", over `devices` (default: all devices of all processes)."""
+  devices = jax.devices() if devices is None else devices
+  return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:

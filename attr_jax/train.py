@@ -129,7 +129,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     writer.close()
     checkpoints.close()
     preemption.close()
-  return _finish(config, workdir, quiet)
+  return _finish(config, workdir, total, quiet)
 
 
 def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo) -> Any:
@@ -356,7 +356,7 @@ def _without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {key: value for key, value in batch.items() if key != "valid"}
 
 
-def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, quiet: bool) -> dict[str, Any]:
+def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, total: int, quiet: bool) -> dict[str, Any]:
   """Tests the best and the last checkpoint, draws the pictures, writes the card and DONE."""
   first = jax.process_index() == 0
   report: dict[str, Any] = {}
@@ -366,9 +366,8 @@ def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, quiet: boo
   if config.data.test_split:
     options = {"split": config.data.test_split, "views": config.evaluate.views, "progress": first and not quiet,
                "convention": config.evaluate.convention}
-    last = evaluate.evaluate_run(workdir, checkpoint="last", **options)
-    report = evaluate.evaluate_run(workdir, checkpoint="best", **options)
-    report["last"] = {"step": last["step"], "metrics": last["metrics"]}
+    report = evaluate.evaluate_runs([workdir], checkpoint="best", **options)
+    last = report if report["step"] == total else evaluate.evaluate_runs([workdir], checkpoint="last", write=False, **options)
   if first:
     (workdir / "model_card.md").write_text(_model_card(config, workdir, report))
     (workdir / "DONE").write_text(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") + "\n")

@@ -487,9 +487,11 @@ def slow_srn(label, score, known):
 
 
 def slow_diaa(label, score, known):
-  return {"mAP": np.mean([
-      slow_ap_in_order(ranked(label[known[:, i], i], score[known[:, i], i], "reversed"), True)
-      for i in range(label.shape[1])])}
+  result = []
+  for i in range(label.shape[1]):
+    coded = ranked(np.where(known[:, i], label[:, i].astype(int), -1), score[:, i], "reversed")
+    result.append(slow_ap_in_order([y for y in coded if y >= 0], True))  # dropped once sorted
+  return {"mAP": np.mean(result)}
 
 
 def slow_query2labels(label, score, known):

@@ -159,5 +159,5 @@ def test_tensorboard_and_several_runs_averaged(config, tmp_path):
 
 def test_five_crop_evaluation_averages_logits(config, tmp_path):
   train.train_and_evaluate(config, tmp_path / "run", quiet=True)
-  report = evaluate.evaluate_run(tmp_path / "run", split="val", views="five_crop", progress=False)
+  report = evaluate.evaluate_runs([tmp_path / "run"], split="val", views="five_crop", progress=False)
   assert report["views"] == "five_crop" and (tmp_path / "run" / "evaluation" / "val-five_crop.json").exists()

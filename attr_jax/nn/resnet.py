@@ -1,14 +1,15 @@
 """ResNet trunks in the torchvision "v1.5" layout (stride in the 3x3), NHWC.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Names,
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Shapes,
 padding, batch-norm rule and initialisation follow torchvision, so that its
-weights load without any change of value (`attr_jax.weights`). Differences are
-in the arithmetic only: 1x1 convolutions are matrix products over the channel
-axis, which XLA fuses and tunes better than a convolution call.
+weights load without any change of value (`attr_jax.weights`). Only the
+arithmetic differs: 1x1 convolutions are matrix products over the channel axis,
+which XLA fuses and tunes better than a convolution call.
 """
 
+from collections.abc import Callable, Sequence
 import functools
-from typing import Any, Sequence
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -17,87 +18,238 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# torch's kaiming_normal_(mode="fan_out", nonlinearity="relu").
+kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def _taps(x: Array, size: int, stride: int, padding: int) -> list[Array]:
-  """The size*size shifted views of x [B,H,W,C] that a convolution reads, row by row."""
+def conv_as_dot(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+  """2-D convolution as one matrix product over gathered patches (im2col).
+
+  XLA:CPU has a fast convolution but slow convolution gradients; the gradients of
+  slices and of a matrix product are cheap there. On GPU and TPU this only costs memory.
+
+  Args:
+    x: [B, H, W, I].
+    kernel: [h, w, I, O], of the dtype of x.
+    stride: of both axes.
+    padding: zeros on each side of both axes.
+
+  Returns:
+    [B, H', W', O] with H' = (H + 2 padding - h) // stride + 1.
+  """
+  rows, columns, channels, features = kernel.shape
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-  height, width = ((n - size) // stride + 1 for n in x.shape[1:3])
-  return [
-    x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-    for i in range(size)
-    for j in range(size)
-  ]
+  bottom = x.shape[1] - rows + 1
+  right = x.shape[2] - columns + 1
+  patches = [x[:, i : i + bottom : stride, j : j + right : stride] for i in range(rows) for j in range(columns)]
+  return jnp.dot(jnp.concatenate(patches, axis=-1), kernel.reshape(rows * columns * channels, features))
 
 
-def _conv_im2col(x, kernel, stride, padding):
-  size, _, channels, features = kernel.shape
-  taps = jnp.concatenate(_taps(x, size, stride, padding), axis=-1)
-  return jnp.dot(taps, kernel.reshape(size * size * channels, features))
+class Conv(nn.Module):
+  """Square 2-D convolution without bias, torch padding, kernel [h, w, I, O] float32.
+
+  1x1 kernels without padding are always matrix products (strided ones slice first).
+  Larger ones are `lax.conv` (`impl="conv"`) or `conv_as_dot` (`impl="dot"`, faster
+  gradients on CPU); both give the same numbers up to rounding.
+  """
+
+  features: int
+  kernel_size: int
+  stride: int = 1
+  padding: int = 0
+  impl: str = "conv"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """x [B, H, W, I] -> [B, H', W', features] of `dtype`."""
+    size = self.kernel_size
+    kernel = self.param("kernel", kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    if size == 1 and self.padding == 0:
+      return jnp.dot(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+    if self.impl == "dot":
+      return conv_as_dot(x, kernel, self.stride, self.padding)
+    if self.impl == "conv":
+      return lax.conv_general_dilated(
+          x, kernel, (self.stride,) * 2, [(self.padding,) * 2] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+      )
+    raise ValueError(f"conv_impl={self.impl!r} is not one of 'conv', 'dot'")
 
 
-def _conv_sum(x, kernel, stride, padding):
-  size, _, channels, features = kernel.shape
-  k = kernel.reshape(size * size, channels, features)
-  return sum(jnp.dot(t, k[i]) for i, t in enumerate(_taps(x, size, stride, padding)))
+def max_pool(x: Array) -> Array:
+  """3x3 max pool, stride 2, one border pixel, as in torchvision: [B,H,W,C] -> [B,(H+1)//2,(W+1)//2,C].
+
+  The border is padded by hand with -inf and pooled with VALID: explicit padding on
+  `nn.max_pool` is lost in ONNX export.
+  """
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+  return nn.max_pool(x, (3, 3), (2, 2), padding="VALID")
 
 
-def _conv_lax(x, kernel, stride, padding):
-  return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"))
+class BasicBlock(nn.Module):
+  """Two 3x3 convolutions and a shortcut (ResNet-18 and -34)."""
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv_custom(x, kernel, stride, padding):
-  return _conv_lax(x, kernel, stride, padding)
+  features: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+  last_scale_init: nn.initializers.Initializer
 
-def _fwd(x, kernel, stride, padding):
-  return _conv_lax(x, kernel, stride, padding), (x, kernel)
+  expansion = 1
 
-def _dx(x, kernel, g, stride, padding):
-  size = kernel.shape[0]
-  if stride > 1:
-    b, h, w, c = g.shape
-    # zero-insert, so that the input gradient is a plain forward convolution
-    g = lax.pad(g, jnp.zeros((), g.dtype), ((0,0,0),(0,0,stride-1),(0,0,stride-1),(0,0,0)))
-  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-  pads = [(size - 1 - padding, n - m + padding) for n, m in zip(x.shape[1:3], g.shape[1:3])]
-  return lax.conv_general_dilated(g, flipped, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    norm = functools.partial(self.norm, use_running_average=not train)
+    y = self.conv(self.features, 3, self.stride, 1, name="conv1")(x)
+    y = nn.relu(norm(name="bn1")(y))
+    y = self.conv(self.features, 3, 1, 1, name="conv2")(y)
+    y = norm(scale_init=self.last_scale_init, name="bn2")(y)
+    return nn.relu(y + _shortcut(self.conv, norm, x, y, self.stride))
 
-def _bwd(stride, padding, res, g):
-  x, kernel = res
-  size, _, channels, features = kernel.shape
-  taps = jnp.concatenate(_taps(x, size, stride, padding), axis=-1)
-  dk = lax.dot_general(taps, g, (((0,1,2),(0,1,2)),((),()))).reshape(kernel.shape)
-  return _dx(x, kernel, g, stride, padding), dk
-_conv_custom.defvjp(_fwd, _bwd)
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv_custom2(x, kernel, stride, padding):
-  return _conv_lax(x, kernel, stride, padding)
-def _bwd2(stride, padding, res, g):
-  x, kernel = res
-  size, _, channels, features = kernel.shape
-  dk = jnp.stack([lax.dot_general(t, g, (((0,1,2),(0,1,2)),((),()))) for t in _taps(x, size, stride, padding)]).reshape(kernel.shape)
-  return _dx(x, kernel, g, stride, padding), dk
-_conv_custom2.defvjp(_fwd, _bwd2)
+class BottleneckBlock(nn.Module):
+  """1x1 reduce, 3x3 (with the stride: v1.5), 1x1 expand by 4, and a shortcut."""
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv_custom3(x, kernel, stride, padding):
-  return _conv_im2col(x, kernel, stride, padding)
-def _fwd3(x, kernel, stride, padding):
-  return _conv_im2col(x, kernel, stride, padding), (x, kernel)
-def _bwd3(stride, padding, res, g):
-  x, kernel = res
-  size, _, channels, features = kernel.shape
-  taps = jnp.concatenate(_taps(x, size, stride, padding), axis=-1)
-  dk = lax.dot_general(taps, g, (((0,1,2),(0,1,2)),((),()))).reshape(kernel.shape)
-  if stride > 1:
-    g = lax.pad(g, jnp.zeros((), g.dtype), ((0,0,0),(0,0,stride-1),(0,0,stride-1),(0,0,0)))
-  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-  pads = [(size - 1 - padding, n - m + padding) for n, m in zip(x.shape[1:3], g.shape[1:3])]
-  gp = jnp.pad(g, ((0,0), pads[0], pads[1], (0,0)))
-  return _conv_im2col(gp, flipped, 1, 0), dk
-_conv_custom3.defvjp(_fwd3, _bwd3)
+  features: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+  last_scale_init: nn.initializers.Initializer
 
-CONV = dict(conv=_conv_lax, im2col=_conv_im2col, sum=_conv_sum, custom=_conv_custom, custom2=_conv_custom2, custom3=_conv_custom3)
+  expansion = 4
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    norm = functools.partial(self.norm, use_running_average=not train)
+    y = self.conv(self.features, 1, name="conv1")(x)
+    y = nn.relu(norm(name="bn1")(y))
+    y = self.conv(self.features, 3, self.stride, 1, name="conv2")(y)
+    y = nn.relu(norm(name="bn2")(y))
+    y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
+    y = norm(scale_init=self.last_scale_init, name="bn3")(y)
+    return nn.relu(y + _shortcut(self.conv, norm, x, y, self.stride))
+
+
+def _shortcut(conv, norm, x, y, stride):
+  """x itself where it fits y, else its 1x1 projection; called inside a block's compact method."""
+  if stride == 1 and x.shape[-1] == y.shape[-1]:
+    return x
+  return norm(name="shortcut_bn")(conv(y.shape[-1], 1, stride, name="shortcut_conv")(x))
+
+
+# depth -> (block, blocks per stage, stem)
+DEPTHS = {
+    18: (BasicBlock, (2, 2, 2, 2), "imagenet"),
+    34: (BasicBlock, (3, 4, 6, 3), "imagenet"),
+    50: (BottleneckBlock, (3, 4, 6, 3), "imagenet"),
+    101: (BottleneckBlock, (3, 4, 23, 3), "imagenet"),
+    "tiny": (BasicBlock, (1, 1, 1, 1), "small"),
+}
+
+
+class Stem(nn.Module):
+  """What comes before stage 1. "imagenet": 7x7 stride 2, max pool (1/4 size); "small": 3x3 stride 2 (1/2 size)."""
+
+  features: int
+  kind: str
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    sizes = {"imagenet": 7, "small": 3}
+    if self.kind not in sizes:
+      raise ValueError(f"stem_kind={self.kind!r} is not one of {list(sizes)}")
+    size = sizes[self.kind]
+    x = self.conv(self.features, size, 2, size // 2, name="conv")(x)
+    x = nn.relu(self.norm(use_running_average=not train, name="bn")(x))
+    return max_pool(x) if self.kind == "imagenet" else x
+
+
+class Stage(nn.Module):
+  """A row of blocks; the first one carries the stride."""
+
+  block: Callable[..., nn.Module]
+  features: int
+  num_blocks: int
+  stride: int
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    for i in range(self.num_blocks):
+      x = self.block(self.features, self.stride if i == 0 else 1, name=f"block{i}")(x, train)
+    return x
+
+
+class ResNet(nn.Module):
+  """ResNet without its classifier.
+
+  `trunk(x, train=...)` gives every stage. A model that acts between stages calls the
+  parts itself: `x = trunk.stem(x, train)`, `x = trunk.stage1(x, train)`, ... `stage4`.
+
+  Attributes:
+    depth: 18, 34, 50, 101, or "tiny" (four basic blocks behind a small stem, for 48 to 96 px).
+    width: channels of the stem and of stage 1 before expansion; doubled per stage. None: 64, or 16 for "tiny".
+    dtype: of the computation and of the results. Parameters and batch statistics are float32.
+    stem_kind: "imagenet" or "small"; None takes the one of the depth.
+    conv_impl: "conv" or "dot" for kernels larger than 1x1 (see `Conv`); None: "dot" for "tiny", else "conv".
+    zero_init_last: start every residual block as the identity (last batch-norm scale 0).
+    bn_momentum: share of the old running statistics kept per step (torch's 0.1 is 0.9 here).
+    bn_epsilon: added to the variance.
+    bn_axis_name: mesh axis over which batch statistics are averaged inside shard_map or
+      pmap. None: per device there; under jit None means the whole (global) batch.
+    bn_axis_index_groups: groups of devices along `bn_axis_name` that share statistics.
+  """
+
+  depth: int | str = 50
+  width: int | None = None
+  dtype: Any = jnp.float32
+  stem_kind: str | None = None
+  conv_impl: str | None = None
+  zero_init_last: bool = False
+  bn_momentum: float = 0.9
+  bn_epsilon: float = 1e-5
+  bn_axis_name: str | None = None
+  bn_axis_index_groups: Sequence[Sequence[int]] | None = None
+
+  def setup(self):
+    if self.depth not in DEPTHS:
+      raise ValueError(f"depth={self.depth!r} is not one of {list(DEPTHS)}")
+    block, num_blocks, stem = DEPTHS[self.depth]
+    tiny = self.depth == "tiny"
+    width = self.width or (16 if tiny else 64)
+    conv = functools.partial(Conv, impl=self.conv_impl or ("dot" if tiny else "conv"), dtype=self.dtype)
+    norm = functools.partial(
+        nn.BatchNorm,
+        momentum=self.bn_momentum,
+        epsilon=self.bn_epsilon,
+        dtype=self.dtype,
+        axis_name=self.bn_axis_name,
+        axis_index_groups=self.bn_axis_index_groups,
+    )
+    last_scale_init = nn.initializers.zeros if self.zero_init_last else nn.initializers.ones
+    block = functools.partial(block, conv=conv, norm=norm, last_scale_init=last_scale_init)
+    self.stem = Stem(width, self.stem_kind or stem, conv, norm)
+    self.stage1 = Stage(block, width, num_blocks[0], stride=1)
+    self.stage2 = Stage(block, width * 2, num_blocks[1], stride=2)
+    self.stage3 = Stage(block, width * 4, num_blocks[2], stride=2)
+    self.stage4 = Stage(block, width * 8, num_blocks[3], stride=2)
+
+  def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+    """Normalised images to the feature maps of all stages.
+
+    Args:
+      x: float [B, H, W, 3].
+      train: True takes batch statistics and updates the running ones ("batch_stats" must be mutable).
+
+    Returns:
+      {"stem", "stage1" (C2), "stage2" (C3), "stage3" (C4), "stage4" (C5)}, each [B, h, w, C] of `dtype`,
+      after its last ReLU (and, for the stem, after the max pool).
+    """
+    out = {"stem": self.stem(x, train)}
+    out["stage1"] = self.stage1(out["stem"], train)
+    out["stage2"] = self.stage2(out["stage1"], train)
+    out["stage3"] = self.stage3(out["stage2"], train)
+    out["stage4"] = self.stage4(out["stage3"], train)
+    return out

@@ -45,7 +45,8 @@ def test_all_positions_and_shapes_occur_equally_often():
     cut = ops.five_position_crop(sample, [shape := shapes[rng.integers(25)]], shape, rng)["image"]
     assert cut.shape[:2] == shape
     seen[tuple(cut[0, 0, :2].tolist()) if shape == (128, 128) else shape] += 1
-  assert {key for key in seen if key in {(0, 0), (0, 128), (128, 0), (128, 128), (64, 64)}} == {(0, 0), (0, 128), (128, 0), (128, 128), (64, 64)}
+  corners = {(0, 0), (0, 128), (128, 0), (128, 128), (64, 64)}
+  assert corners <= set(seen)
   assert {key for key in seen if key[0] > 128} <= set(shapes)
   assert min(count for key, count in seen.items() if key in set(shapes) - {(128, 128)}) > 70
 

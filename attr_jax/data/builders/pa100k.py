@@ -1,0 +1,100 @@
+"""PA-100K: pedestrian crops of surveillance cameras, 26 attributes coded 0 / 1.
+
+Layout of the original download: `data/000001.jpg` ... (also seen as
+`release_data/`) and `annotation/annotation.mat` (MAT v5). Row i of
+`<split>_label` belongs to row i of `<split>_images_name`. Entries are always specified.
+"""
+
+import pathlib
+
+import numpy as np
+import scipy.io
+
+from attr_jax.data.builders import records
+from attr_jax.errors import InputError
+
+_PUBLISHED = {"train": 80_000, "val": 10_000, "test": 10_000}
+_FOLDERS = ("data", "release_data")
+
+
+class Builder(records.RecordsBuilder, skip_registration=True):
+  """Pedestrian images as they are; only those larger than the prepared size are shrunk."""
+
+  name = "pa100k"
+  # Pedestrians are about twice as high as wide, hence h = 2w (the RAP protocol of Da-HAR).
+  SIZE = (256, 128)
+  RESIZE = (256, 128)
+  IMAGE_SIZE = (224, 112)
+  DESCRIPTION = "Pedestrians in outdoor surveillance video with 26 attributes."
+  LICENCE = "CC BY 4.0"
+  CITATION = ("Liu, Zhao, Tian, Sheng, Shao, Yi, Yan, Wang. HydraPlus-Net: Attentive Deep Features for Pedestrian Analysis. "
+              "ICCV 2017.")
+  GROUPS = {
+      "person": ("Female", "AgeOver60", "Age18-60", "AgeLess18"),
+      "view": ("Front", "Side", "Back"),
+      "head": ("Hat", "Glasses"),
+      "carried": ("HandBag", "ShoulderBag", "Backpack", "HoldObjectsInFront"),
+      "upper body": ("ShortSleeve", "LongSleeve", "UpperStride", "UpperLogo", "UpperPlaid", "UpperSplice", "LongCoat"),
+      "lower body": ("LowerStripe", "LowerPattern", "Trousers", "Shorts", "Skirt&Dress", "boots"),
+  }
+
+  @staticmethod
+  def read(source: pathlib.Path) -> records.Annotations:
+    """Reads the annotation file, each error with its variable and row."""
+    path = source / "annotation" / "annotation.mat"
+    if not path.is_file():
+      raise InputError(f"{path}: missing; --source must be the folder that holds annotation/ and data/")
+    folder = next((source / name for name in _FOLDERS if (source / name).is_dir()), None)
+    if folder is None:
+      raise InputError(f"{source}: no image folder; expected {' or '.join(f'{name}/' for name in _FOLDERS)}")
+    content = _load(path)
+    names = _strings(content["attributes"], f"{path} attributes")
+    splits, deviations = {}, []
+    for split, published in _PUBLISHED.items():
+      files = _strings(content[f"{split}_images_name"], f"{path} {split}_images_name")
+      label = _labels(content[f"{split}_label"], f"{path} {split}_label", len(files), len(names))
+      known = np.ones(len(names), bool)
+      photos = []
+      for row, (file, values) in enumerate(zip(files, label)):
+        relative = records.check_relative(file, f"{path} {split}_images_name row {row}")
+        photos.append(records.Photo(str(relative), folder / relative, (records.Target(values, known),)))
+      if photos:
+        splits[split] = photos
+      if len(photos) != published:
+        deviations.append(f"{split}: {len(photos)} images, published {published}")
+    return records.Annotations(names, splits, tuple(deviations))
+
+
+def _load(path: pathlib.Path) -> dict:
+  try:
+    content = scipy.io.loadmat(path)
+  except Exception as error:  # scipy raises half a dozen types for foreign or damaged files
+    raise InputError(f"{path}: not a readable MAT v5 file ({' '.join(str(error).split())})") from None
+  expected = ["attributes", *(f"{split}_{kind}" for split in _PUBLISHED for kind in ("images_name", "label"))]
+  if missing := [key for key in expected if key not in content]:
+    found = ", ".join(key for key in content if not key.startswith("__"))
+    raise InputError(f"{path}: variables {', '.join(missing)} are missing, found {found}")
+  return content
+
+
+def _strings(cells: np.ndarray, where: str) -> tuple[str, ...]:
+  """Texts of an Nx1 (or 1xN) cell array."""
+  if cells.dtype != object or cells.size != max(cells.shape, default=0):
+    raise InputError(f"{where}: expected an Nx1 cell array of texts, got {cells.dtype} {cells.shape}")
+  texts = []
+  for row, cell in enumerate(cells.ravel()):
+    if not isinstance(cell, np.ndarray) or cell.dtype.kind != "U" or cell.size != 1:
+      raise InputError(f"{where} row {row}: expected a text, got {np.asarray(cell).dtype} {np.shape(cell)}")
+    texts.append(str(cell.item()))
+  return tuple(texts)
+
+
+def _labels(values: np.ndarray, where: str, rows: int, columns: int) -> np.ndarray:
+  """Checks the label matrix; returns uint8 [rows, columns]."""
+  if values.shape != (rows, columns) and not (rows == 0 and values.size == 0):
+    raise InputError(f"{where}: expected {rows} rows (image names) x {columns} columns (attributes), got shape {values.shape}")
+  wrong = np.argwhere((values != 0) & (values != 1))
+  if len(wrong):
+    row, column = wrong[0]
+    raise InputError(f"{where} row {row} column {column}: expected 0 or 1, got {values[row, column]}")
+  return values.astype(np.uint8).reshape(rows, columns)

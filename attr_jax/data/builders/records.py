@@ -1,0 +1,419 @@
+"""What all builders share: photos with targets in, records in source order out.
+
+A builder file only reads annotations. Cutting, shrinking and encoding happen
+here in threads (the decoders release the GIL), with a bounded number of photos
+in flight, and records go straight to ArrayRecord shards. The writer of
+tensorflow_datasets is passed by because it holds a whole split in memory and
+needs TensorFlow once that exceeds a gigabyte.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import collections
+from concurrent import futures
+import dataclasses
+import math
+import pathlib
+
+from array_record.python import array_record_module
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+from attr_jax.data import images
+from attr_jax.data import info as info_lib
+from attr_jax.errors import InputError
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
+
+SPLITS = ("train", "val", "test")
+STATISTICS_SAMPLES = 2000
+_SHARD_RECORDS = 8192
+_LISTED = 1000  # lines of one kind that a report keeps; the counts are always whole
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+  """One labelled sample of a photo.
+
+  Attributes:
+    label: uint8 [L], 1 = present.
+    known: bool [L], False = unspecified in the source.
+    box: (x, y, width, height) in pixels, or None for the whole photo.
+    mask: Path of an 8-bit PNG of the pixels that the box touches, or None.
+  """
+
+  label: np.ndarray
+  known: np.ndarray
+  box: tuple[float, float, float, float] | None = None
+  mask: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Photo:
+  """One image file: its name as the source spells it, its path and its targets."""
+
+  name: str
+  path: pathlib.Path
+  targets: tuple[Target, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+  """A whole source, read and checked: no pixel has been touched yet.
+
+  Attributes:
+    label_names: [L] in file order.
+    splits: Split name -> photos in file order; empty splits are left out.
+    deviations: Counts that differ from certain published ones, one line each.
+    remarks: Other differences, for the report only.
+  """
+
+  label_names: tuple[str, ...]
+  splits: dict[str, list[Photo]]
+  deviations: tuple[str, ...] = ()
+  remarks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Report:
+  """What happened to the source on its way; becomes report.json."""
+
+  skipped: list[dict[str, object]] = dataclasses.field(default_factory=list)
+  clipped_boxes: int = 0
+  clipped: list[str] = dataclasses.field(default_factory=list)
+  dropped_boxes: int = 0
+  dropped: list[str] = dataclasses.field(default_factory=list)
+  converted: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  shrunk: int = 0
+  copied: int = 0
+  photos: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cut:
+  """One finished sample, or `image` None where its box is empty."""
+
+  target: Target
+  image: bytes | None = None
+  mask: bytes | None = None
+  clipped: bool = False
+  shrunk: bool = False
+  copied: bool = False
+  moments: np.ndarray | None = None  # float64 [2, 3]: means and mean squares of the channels
+
+
+def pixel_box(box: tuple[float, float, float, float]) -> Box:
+  """Pixels that (x, y, width, height) touches, as (left, top, right, bottom), the last two exclusive."""
+  x, y, width, height = box
+  return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
+
+
+def shrunk_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+  """Smallest (height, width) of the same aspect that covers `size`; never larger than the image."""
+  scale = max(size[0] / height, size[1] / width)
+  if scale >= 1:
+    return height, width
+  return max(size[0], round(height * scale)), max(size[1], round(width * scale))
+
+
+def _shrink(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  if image.shape[:2] == (height, width):
+    return image
+  return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _cut_mask(path: pathlib.Path, box: Box, inside: Box, size: tuple[int, int]) -> bytes:
+  """Gives the mask of a target the geometry of its image: same clip, same size.
+
+  The mask covers the pixels of the box, or of the part of it inside the photo.
+  """
+  data = path.read_bytes()
+  images.read_header(data)
+  mask = images.decode_mask(data)
+  left, top, right, bottom = (inside[i] - box[i % 2] for i in range(4))
+  if mask.shape == (box[3] - box[1], box[2] - box[0]):
+    mask = mask[top:bottom, left:right]
+  elif mask.shape != (bottom - top, right - left):
+    raise images.ImageError(
+        f"mask {path.name} is {mask.shape[1]}x{mask.shape[0]}, its box covers {box[2] - box[0]}x{box[3] - box[1]} pixels")
+  return images.encode_png(_shrink(mask, *size))
+
+
+def _cut(image: np.ndarray, data: bytes, plain: bool, target: Target, size: tuple[int, int], with_moments: bool) -> _Cut:
+  """Makes one sample from a decoded photo; `data` are its file's bytes, `plain` = they may be kept."""
+  rows, columns = image.shape[:2]
+  box = (0, 0, columns, rows) if target.box is None else pixel_box(target.box)
+  left, top, right, bottom = inside = (max(box[0], 0), max(box[1], 0), min(box[2], columns), min(box[3], rows))
+  if right <= left or bottom <= top or (target.box is not None and min(target.box[2:]) <= 0):
+    return _Cut(target)
+  crop = image[top:bottom, left:right]
+  small = shrunk_size(*crop.shape[:2], size)
+  copied = plain and target.box is None and small == (rows, columns)
+  crop = _shrink(crop, *small)
+  moments = None
+  if with_moments:
+    mean, deviation = (value[:, 0] / 255 for value in cv2.meanStdDev(crop))
+    moments = np.stack([mean, mean**2 + deviation**2])
+  return _Cut(
+      target,
+      image=data if copied else images.encode_jpeg(crop),
+      mask=None if target.mask is None else _cut_mask(target.mask, box, inside, small),
+      clipped=box != inside,
+      shrunk=small != (bottom - top, right - left),
+      copied=copied,
+      moments=moments,
+  )
+
+
+def _cut_photo(photo: Photo, size: tuple[int, int], with_moments: bool) -> tuple[str | None, tuple[str, ...], list[_Cut]]:
+  """Decodes a photo once and cuts all its targets.
+
+  Returns:
+    (reason or None, oddities of the file, samples). With a reason there are no samples.
+  """
+  if not photo.targets:
+    return None, (), []
+  try:
+    data = photo.path.read_bytes()
+    header = images.read_header(data)
+    image = images.decode_image(data, where=photo.name)
+    plain = not header.oddities
+    return None, header.oddities, [_cut(image, data, plain, target, size, with_moments) for target in photo.targets]
+  except images.ImageError as error:
+    return str(error).removeprefix(f"{photo.name}: "), (), []
+  except OSError as error:
+    return error.strerror or str(error), (), []
+
+
+def _ordered_map(function: Callable, items: Iterable, workers: int) -> Iterator:
+  """Like `map` in threads, in order, with at most 4 x workers results in memory."""
+  executor = futures.ThreadPoolExecutor(workers)
+  waiting = collections.deque()
+  try:
+    for item in items:
+      waiting.append(executor.submit(function, item))
+      if len(waiting) >= 4 * workers:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    executor.shutdown(cancel_futures=True)
+
+
+class _TfdsInfo(tfds.core.DatasetInfo):
+  """Their info without a search for a copy in the cloud, which leaves a folder in /tmp each time."""
+
+  def initialize_from_bucket(self) -> None:
+    pass
+
+
+class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A tensorflow_datasets builder over `Annotations`; subclasses implement `read`.
+
+  Subclasses set `name`, `LICENCE`, `CITATION`, `DESCRIPTION`, `GROUPS` (group
+  -> label names), `SIZE` (default prepared (H, W)), `RESIZE` and `IMAGE_SIZE`
+  (default (H, W) for training).
+
+  Attributes:
+    annotations: What was read from the source.
+    report: Filled while records are written.
+    labels: Split -> dict of `label` [N, L], `known` [N, L], `id` [N]; filled alike.
+    moments: float64 [2, 3], mean and mean square of R, G, B in 0..1 of training images.
+  """
+
+  VERSION = tfds.core.Version(info_lib.VERSION)
+
+  @staticmethod
+  def read(source: pathlib.Path) -> Annotations:
+    """Reads and checks the annotations of a source; raises InputError."""
+    raise NotImplementedError
+
+  def __init__(self, *, source: str | pathlib.Path, size: tuple[int, int], max_bad: float = 0.001, workers: int = 2,
+               advance: Callable[[int], object] = lambda count: None, **kwargs):
+    """Reads the annotations.
+
+    Args:
+      source: Folder of the original download.
+      size: (H, W) that a prepared image still covers after shrinking.
+      max_bad: Share of unreadable photos from which on nothing is written.
+      workers: Threads.
+      advance: Called with a number of samples that are done.
+      **kwargs: `data_dir` and others of tensorflow_datasets.
+
+    Raises:
+      InputError: The source does not look as it should.
+    """
+    source = pathlib.Path(source)
+    if not source.is_dir():
+      raise InputError(f"{source}: no such folder; --source must be the folder of the original {self.name} download")
+    self.annotations = self.read(source)
+    _check_files(source, self.annotations)
+    self._size, self._max_bad, self._workers, self._advance = size, max_bad, workers, advance
+    self.report = Report()
+    self.labels = {}
+    self.moments = np.zeros((2, 3))
+    super().__init__(config=tfds.core.BuilderConfig(name=info_lib.size_name(size)), file_format="array_record", **kwargs)
+
+  @property
+  def has_person_mask(self) -> bool:
+    """Whether the targets come with masks (the reader makes sure: all or none)."""
+    return any(target.mask is not None for photos in self.annotations.splits.values() for photo in photos for target in photo.targets)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    count = len(self.annotations.label_names)
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+        "label": tfds.features.Tensor(shape=(count,), dtype=np.uint8),
+        "known": tfds.features.Tensor(shape=(count,), dtype=np.bool_),
+        "id": tfds.features.Scalar(dtype=np.int64),
+    }
+    if self.has_person_mask:
+      features["person_mask"] = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+    return _TfdsInfo(
+        builder=self, description=self.DESCRIPTION, features=tfds.features.FeaturesDict(features), citation=self.CITATION,
+        license=self.LICENCE, disable_shuffling=True)
+
+  def _log_download_bytes(self) -> None:
+    """Nothing is downloaded; the parent prints two lines here."""
+
+  _log_download_done = _log_download_bytes
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # the source is already on disk
+    return {split: self._generate_examples(split) for split in self.annotations.splits}
+
+  def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+    """Yields (id, example) in source order and keeps the report, labels and moments up to date."""
+    photos = self.annotations.splits[split]
+    total = sum(len(photos) for photos in self.annotations.splits.values())
+    # A few hundred photos more or less do not move a mean: every k-th is enough.
+    stride = max(1, sum(len(photo.targets) for photo in photos) // STATISTICS_SAMPLES)
+    self.report.photos[split] = len(photos)
+    label, known, ids, moments = [], [], [], []
+    offset = sum(len(columns["id"]) for columns in self.labels.values())
+
+    def cut(indexed):
+      index, photo = indexed
+      return photo, *_cut_photo(photo, self._size, split == "train" and index % stride == 0)
+
+    for photo, reason, oddities, cuts in _ordered_map(cut, enumerate(photos), self._workers):
+      if reason is not None:
+        self.report.skipped.append({"file": photo.name, "reason": reason, "samples": len(photo.targets)})
+        self._stop_if_too_bad(total, enough=10)
+      self.report.converted.update(oddities)
+      for number, result in enumerate(cuts):
+        where = f"{photo.name} target {number}"
+        if result.image is None:
+          _note(self.report.dropped, f"{where}: box {list(result.target.box)} covers no pixel")
+          self.report.dropped_boxes += 1
+          continue
+        if result.clipped:
+          _note(self.report.clipped, f"{where}: box {list(result.target.box)}")
+          self.report.clipped_boxes += 1
+        self.report.shrunk += result.shrunk
+        self.report.copied += result.copied
+        if result.moments is not None:
+          moments.append(result.moments)
+        example = {"image": result.image, "label": result.target.label, "known": result.target.known, "id": offset + len(ids)}
+        if result.mask is not None:
+          example["person_mask"] = result.mask
+        label.append(result.target.label)
+        known.append(result.target.known)
+        ids.append(example["id"])
+        yield example["id"], example
+      self._advance(len(photo.targets))
+    self._stop_if_too_bad(total, enough=1)
+    if not ids:
+      raise InputError(f"{self.name}: no usable sample in split {split!r} ({len(photos)} photos)")
+    self.labels[split] = {"label": np.stack(label), "known": np.stack(known), "id": np.asarray(ids, np.int64)}
+    if split == "train":
+      self.moments = np.mean(moments, axis=0)
+
+  def _stop_if_too_bad(self, total: int, enough: int) -> None:
+    """Raises once too many photos are unreadable, but not before `enough` of them can be named."""
+    skipped = self.report.skipped
+    if len(skipped) > self._max_bad * total and len(skipped) >= enough:
+      listed = "; ".join(f"{item['file']} ({item['reason']})" for item in skipped[:10])
+      raise InputError(
+          f"{len(skipped)} or more of {total} photos of {self.name} are unreadable, --max-bad allows {self._max_bad:g} of them: {listed}")
+
+  def _generate_splits(self, dl_manager, download_config):
+    """Writes each split in order; returns its facts for dataset_info.json."""
+    del download_config
+    serializer = tfds.core.example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
+    facts = []
+    for split, examples in self._split_generators(dl_manager).items():
+      template = self._get_filename_template(split)
+      records = (serializer.serialize_example(self.info.features.encode_example(example)) for _, example in examples)
+      lengths, size = _write_shards(records, template)
+      facts.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
+    return facts
+
+
+def _write_shards(records: Iterable[bytes], template) -> tuple[list[int], int]:
+  """Writes records to numbered shards; returns their lengths and the number of bytes.
+
+  The names hold the number of shards, which is known only at the end, so the
+  files are renamed then.
+  """
+  folder = pathlib.Path(template.data_dir)
+  lengths, size, writer = [], 0, None
+  for record in records:
+    if writer is None or lengths[-1] == _SHARD_RECORDS:
+      if writer is not None:
+        writer.close()
+      # One record per group = random access; JPEGs do not compress any further.
+      writer = array_record_module.ArrayRecordWriter(str(folder / f"shard-{len(lengths)}"), "group_size:1,uncompressed")
+      lengths.append(0)
+    writer.write(record)
+    lengths[-1] += 1
+    size += len(record)
+  writer.close()
+  for index in range(len(lengths)):
+    (folder / f"shard-{index}").rename(template.sharded_filepath(shard_index=index, num_shards=len(lengths)))
+  return lengths, size
+
+
+def _note(lines: list[str], line: str) -> None:
+  if len(lines) < _LISTED:
+    lines.append(line)
+
+
+def _check_files(source: pathlib.Path, annotations: Annotations) -> None:
+  """Raises InputError where image or mask files are missing, before any work is done."""
+  missing, count = [], 0
+  for photos in annotations.splits.values():
+    for photo in photos:
+      for path in (photo.path, *(target.mask for target in photo.targets if target.mask is not None)):
+        count += 1
+        if not path.is_file():
+          missing.append(str(path.relative_to(source)))
+  if missing:
+    raise InputError(f"{source}: {len(missing)} of {count} files that the annotations name are missing, first {', '.join(missing[:5])}")
+
+
+def check_relative(name: object, where: str) -> pathlib.PurePosixPath:
+  """Returns a file name of an annotation as a path that stays inside its folder.
+
+  Raises:
+    InputError: No text, empty, absolute, or it climbs out with "..".
+  """
+  path = pathlib.PurePosixPath(name) if isinstance(name, str) else None
+  if path is None or not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    raise InputError(f"{where}: {name!r} is not a path inside the data folder; expected a relative one without '..'")
+  return path
+
+
+def select_groups(groups: dict[str, tuple[str, ...]], names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+  """Keeps of `groups` the labels that exist, in file order; the rest forms group "other".
+
+  Spelling is compared without case and punctuation, since copies differ in it.
+  """
+  def key(name):
+    return "".join(filter(str.isalnum, name.casefold()))
+
+  group_of = {key(name): group for group, members in groups.items() for name in members}
+  selected = {group: [] for group in [*groups, "other"]}
+  for name in names:
+    selected[group_of.get(key(name), "other")].append(name)
+  return {group: tuple(members) for group, members in selected.items() if members}

@@ -1,0 +1,135 @@
+"""Crops, flips and resizes of one sample: pure functions of numpy arrays.
+
+A sample is a dict; `image` uint8 [H, W, 3] and, where present, `person_mask`
+uint8 [H, W], `region_mask` uint8 [H, W] and `landmarks` float32 [5, 2] (x, y in
+pixels, centre of the first pixel = 0; order left eye, right eye, nose, left and
+right corner of the mouth) change together. All other keys pass through.
+"""
+
+from collections.abc import Sequence
+import functools
+import itertools
+
+import cv2
+import numpy as np
+
+# SRN's multi-scale list; of 256 pixels it gives 256, 224, 192, 168, 128.
+CROP_RATIOS = (1.0, 0.875, 0.75, 0.66, 0.5)
+_MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
+# What may be resampled smoothly; class indices must not be blended.
+_INTERPOLATION = {"image": cv2.INTER_LINEAR, "person_mask": cv2.INTER_LINEAR, "region_mask": cv2.INTER_NEAREST_EXACT}
+
+Sample = dict[str, object]
+Box = tuple[int, int, int, int]
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+  """Resizes to (H, W) without keeping the aspect; bilinear, region classes nearest."""
+  height, width = size
+  rows, columns = sample["image"].shape[:2]
+  if (rows, columns) == (height, width):
+    return sample
+  result = dict(sample)
+  for key, interpolation in _INTERPOLATION.items():
+    if key in sample:
+      result[key] = cv2.resize(sample[key], (width, height), interpolation=interpolation)
+  if "landmarks" in sample:
+    scale = np.array([width / columns, height / rows], np.float32)
+    result["landmarks"] = (sample["landmarks"] + np.float32(0.5)) * scale - np.float32(0.5)
+  return result
+
+
+def crop(sample: Sample, box: Box) -> Sample:
+  """Cuts (top, left, height, width); the box must lie inside the image. Arrays are views."""
+  top, left, height, width = box
+  result = dict(sample)
+  for key in _INTERPOLATION:
+    if key in sample:
+      result[key] = sample[key][top:top + height, left:left + width]
+  if "landmarks" in sample:
+    result["landmarks"] = sample["landmarks"] - np.array([left, top], np.float32)
+  return result
+
+
+def flip(sample: Sample) -> Sample:
+  """Mirrors left and right; left and right landmarks change places."""
+  width = sample["image"].shape[1]
+  result = dict(sample)
+  for key in _INTERPOLATION:
+    if key in sample:
+      result[key] = cv2.flip(sample[key], 1)
+  if "landmarks" in sample:
+    mirrored = sample["landmarks"][list(_MIRRORED_LANDMARKS)]
+    result["landmarks"] = np.stack([np.float32(width - 1) - mirrored[:, 0], mirrored[:, 1]], axis=1)
+  return result
+
+
+def default_crop_sizes(height: int) -> tuple[int, ...]:
+  """SRN's candidate heights for a resized image of `height` pixels, largest first."""
+  return tuple(int(height * ratio) for ratio in CROP_RATIOS)
+
+
+@functools.lru_cache
+def crop_shapes(resized: tuple[int, int], heights: tuple[int, ...], *, max_distort: int | None = None,
+                keep_ratio: bool = False) -> tuple[tuple[int, int], ...]:
+  """All (height, width) of a multi-scale crop.
+
+  Args:
+    resized: (H, W) of the image that is cropped.
+    heights: Candidate heights; candidate widths are these times W / H.
+    max_distort: Keep only pairs whose places in the lists differ by at most
+      this; 1 gives 13 of 25 pairs (the default of SRN's crop layer), None all
+      (the wording of its paper).
+    keep_ratio: Keep only pairs at the same place, so that the aspect stays W / H.
+  """
+  widths = [height * resized[1] // resized[0] for height in heights]
+  limit = 0 if keep_ratio else len(widths) if max_distort is None else max_distort
+  places = itertools.product(range(len(heights)), range(len(widths)))
+  return tuple((heights[i], widths[j]) for i, j in places if abs(i - j) <= limit)
+
+
+def five_offsets(outer: tuple[int, int], inner: tuple[int, int]) -> list[tuple[int, int]]:
+  """(top, left) of the four corners and the centre.
+
+  Order: upper left, upper right, lower left, lower right, centre. As in SRN's
+  crop layer the far corner lies at 4 * floor((outer - inner) / 4), the centre
+  at half of that.
+  """
+  down, right = ((out - inn) // 4 for out, inn in zip(outer, inner))
+  return [(0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), (2 * down, 2 * right)]
+
+
+def five_position_crop(sample: Sample, shapes: Sequence[tuple[int, int]], size: tuple[int, int], rng: np.random.Generator) -> Sample:
+  """Crops one of `shapes` at one of the five positions, all equally likely, and resizes to `size`.
+
+  Source: Zhu et al., CVPR 2017 (SRN), section 4; shapes from `crop_shapes`.
+  """
+  shape = shapes[rng.integers(len(shapes))]
+  offset = five_offsets(sample["image"].shape[:2], shape)[rng.integers(5)]
+  return resize(crop(sample, (*offset, *shape)), size)
+
+
+def random_square_crop(sample: Sample, sides: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Sample:
+  """Crops a square of a side uniform in `sides` (both included) anywhere, and resizes to `size`.
+
+  Source: the published code of Sarafianos et al., ECCV 2018 (DIAA): 128..224 of 256.
+  """
+  rows, columns = sample["image"].shape[:2]
+  side = int(rng.integers(sides[0], sides[1] + 1))
+  top, left = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
+  return resize(crop(sample, (top, left, side, side)), size)
+
+
+def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
+  """Mirrors with probability 0.5."""
+  return flip(sample) if rng.integers(2) else sample
+
+
+def five_crop(sample: Sample, size: tuple[int, int]) -> Sample:
+  """Five crops of `size` (H, W), order of `five_offsets`; image and masks gain a first axis [5, ...].
+
+  Landmarks become [5, 5, 2].
+  """
+  crops = [crop(sample, (*offset, *size)) for offset in five_offsets(sample["image"].shape[:2], size)]
+  views = [key for key in (*_INTERPOLATION, "landmarks") if key in sample]
+  return {**sample, **{key: np.stack([view[key] for view in crops]) for key in views}}

@@ -1,0 +1,257 @@
+"""From records to batches, with grain.
+
+Training batches are a function of (seed, step) alone: the whole chain up to the
+augmentation is computed on global sample numbers, and only then a host takes
+its part. So neither the number of hosts nor that of threads changes a pixel,
+and a run resumes at any step by asking for that step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import grain
+import numpy as np
+
+from attr_jax.data import images
+from attr_jax.data import ops
+from attr_jax.errors import InputError
+
+CROPS = ("five_position", "random_square", "none")
+VIEWS = ("full", "five_crop")
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+  """How a stored image becomes a model input; sizes are (height, width) in pixels.
+
+  Attributes:
+    resize: Size of the whole image before it is cropped (aspect not kept).
+    size: Size of the model input in training and of each of five crops.
+    crop: "five_position" (SRN, Da-HAR), "random_square" (DIAA's code) or "none"
+      (the whole image resized straight to `size`).
+    crop_sizes: Candidate heights of "five_position"; None = 1, .875, .75, .66
+      and .5 of the height of `resize`. For "random_square" the smallest and the
+      largest side; None = half and 7/8 of that height. Unused by "none".
+    max_distort: See `ops.crop_shapes`; None = height and width independent.
+    keep_ratio: Crops keep the aspect of `resize` (pedestrians).
+    flip: Mirror with probability 0.5 in training.
+    masks: Decode and deliver masks; False leaves them out where no loss needs them.
+    full_size: Size of the one view of evaluation "full"; None = `resize`.
+      Models whose maps are fixed to the training size need `size` here.
+  """
+
+  resize: tuple[int, int] = (256, 256)
+  size: tuple[int, int] = (224, 224)
+  crop: str = "five_position"
+  crop_sizes: tuple[int, ...] | None = None
+  max_distort: int | None = None
+  keep_ratio: bool = False
+  flip: bool = True
+  masks: bool = True
+  full_size: tuple[int, int] | None = None
+
+  def __post_init__(self):
+    if self.crop not in CROPS:
+      raise InputError(f"crop: expected one of {', '.join(CROPS)}, got {self.crop!r}")
+    if self.crop == "none":
+      return
+    if self.crop == "random_square" and len(self.heights) != 2:
+      raise InputError(f"crop_sizes: random_square takes the smallest and the largest side, got {self.crop_sizes}")
+    limit = min(self.resize) if self.crop == "random_square" else self.resize[0]
+    if not self.heights or min(self.heights) < 1 or max(self.heights) > limit:
+      raise InputError(f"crop_sizes: expected sizes in 1..{limit} for resize {self.resize[0]}x{self.resize[1]}, got {self.heights}")
+
+  @property
+  def heights(self) -> tuple[int, ...]:
+    """`crop_sizes` with its default filled in."""
+    if self.crop_sizes is not None:
+      return tuple(self.crop_sizes)
+    height = self.resize[0]
+    return (height // 2, height * 7 // 8) if self.crop == "random_square" else ops.default_crop_sizes(height)
+
+
+def decode_sample(raw: dict[str, Any], masks: bool = True) -> ops.Sample:
+  """Turns the encoded images of a record into arrays (see docs/architecture.md, "A sample").
+
+  Args:
+    raw: Element of a record source.
+    masks: False leaves `person_mask` and `region_mask` out.
+  """
+  sample = {**raw, "image": images.decode_jpeg(raw["image"])}
+  for key in ("person_mask", "region_mask"):
+    if key in raw and masks:
+      sample[key] = images.decode_mask(raw[key])
+    elif key in raw:
+      del sample[key]
+  return sample
+
+
+def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -> ops.Sample:
+  """Decodes one record and draws its training view; a function of `raw` and `rng` alone."""
+  sample = decode_sample(raw, spec.masks)
+  if spec.crop == "none":
+    sample = ops.resize(sample, spec.size)
+  else:
+    sample = ops.resize(sample, spec.resize)
+    if spec.crop == "five_position":
+      shapes = ops.crop_shapes(tuple(spec.resize), spec.heights, max_distort=spec.max_distort, keep_ratio=spec.keep_ratio)
+      sample = ops.five_position_crop(sample, shapes, spec.size, rng)
+    else:
+      sample = ops.random_square_crop(sample, (min(spec.heights), max(spec.heights)), spec.size, rng)
+  return ops.random_flip(sample, rng) if spec.flip else sample
+
+
+def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str) -> ops.Sample:
+  """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop"."""
+  sample = decode_sample(raw, spec.masks)
+  if views == "full":
+    return ops.resize(sample, spec.full_size or spec.resize)
+  return ops.five_crop(ops.resize(sample, spec.resize), spec.size)
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> float:
+  """Steps for one pass over the data, a fraction in general.
+
+  Training reads one endless stream of shuffled epochs: a batch may hold the end
+  of one epoch and the start of the next, and no sample is ever dropped.
+  """
+  return num_samples / batch_size
+
+
+def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise InputError(f"batch_size: {batch_size} does not divide by the number of processes, {process_count}")
+  if not 0 <= process_index < process_count:
+    raise InputError(f"process_index: expected 0..{process_count - 1}, got {process_index}")
+  return batch_size // process_count
+
+
+class _HostPart(grain.MapDataset):
+  """Of every `batch_size` samples the block of one host, so that hosts side by side give the batch."""
+
+  def __init__(self, parent: grain.MapDataset, batch_size: int, process_index: int, process_count: int):
+    super().__init__(parent)
+    self._batch_size = batch_size
+    self._local = _local_size(batch_size, process_index, process_count)
+    self._start = process_index * self._local
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size * self._local
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    step, place = divmod(index, self._local)
+    return self._parent[step * self._batch_size + self._start + place]
+
+
+def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_size: int, seed: int, process_index: int = 0,
+                  process_count: int = 1) -> grain.MapDataset:
+  """Endless training batches; element i is the local part of global batch i.
+
+  Args:
+    source: Random access to raw samples (`registry.RecordSource`).
+    spec: Sizes and augmentation.
+    batch_size: Global batch size B.
+    seed: Decides order and augmentation, 0..2**32-1.
+    process_index: This host h; it gets samples h * B / n ... of each batch.
+    process_count: Number of hosts n; B must be a multiple.
+
+  Returns:
+    Map-style data set of dicts of arrays with leading axis B / n: `image` uint8
+    [B / n, H, W, 3], `label`, `known`, `id` and what else the samples hold.
+
+  Raises:
+    InputError: B does not divide by n, or `source` is empty.
+  """
+  local = _local_size(batch_size, process_index, process_count)
+  if not len(source):
+    raise InputError("training split: no samples")
+  dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(functools.partial(augment, spec=spec))
+  return _HostPart(dataset, batch_size, process_index, process_count).batch(local)
+
+
+def train_iterator(dataset: grain.MapDataset, start_step: int = 0, num_threads: int = 2) -> Iterator[Batch]:
+  """Iterates from global step `start_step` on, decoding in threads ahead of the caller.
+
+  Args:
+    dataset: From `train_dataset`.
+    start_step: First step; the batches equal those of a run that never stopped.
+    num_threads: Threads; about the number of cores. 0 = none, no reading ahead.
+
+  Returns:
+    A grain iterator with `close()`.
+  """
+  iterator = iter(dataset.to_iter_dataset(_read_options(num_threads)))
+  grain.experimental.set_next_index(iterator, start_step)
+  return iterator
+
+
+def _read_options(num_threads: int) -> grain.ReadOptions:
+  # A buffer of whole batches: two per thread keep all cores busy without holding much memory.
+  return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PaddedPart:
+  """The samples of one host in evaluation order, the last batch filled up with invalid ones."""
+
+  source: Sequence[dict[str, Any]]
+  view: Callable[[dict[str, Any]], ops.Sample]
+  batch_size: int
+  process_index: int
+  process_count: int
+
+  @property
+  def local(self) -> int:
+    return _local_size(self.batch_size, self.process_index, self.process_count)
+
+  def __len__(self) -> int:
+    return -(-len(self.source) // self.batch_size) * self.local
+
+  def __getitem__(self, index: int) -> ops.Sample:
+    step, place = divmod(index, self.local)
+    position = step * self.batch_size + self.process_index * self.local + place
+    if position < len(self.source):
+      return {**self.view(self.source[position]), "valid": np.bool_(True)}
+    # Zeros cannot leak into a metric: nothing is known about them and no sample has id -1.
+    padding = {key: np.zeros_like(value) for key, value in self.view(self.source[0]).items()}
+    return {**padding, "id": np.int64(-1), "valid": np.bool_(False)}
+
+
+def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: str = "full", batch_size: int, process_index: int = 0,
+                 process_count: int = 1) -> grain.MapDataset:
+  """Evaluation batches in source order, the same number, ceil(N / B), on every host.
+
+  Args:
+    source: Random access to raw samples.
+    spec: Sizes.
+    views: "full" (whole image, `spec.full_size`) or "five_crop" (corners and
+      centre, `spec.size`, of the image at `spec.resize`).
+    batch_size: Global batch size B in samples.
+    process_index: This host.
+    process_count: Number of hosts; B must be a multiple.
+
+  Returns:
+    Map-style data set of dicts of arrays; `image` uint8 [b, H, W, 3] or
+    [b, 5, H, W, 3] with b = B / process_count; `valid` bool [b] is False for
+    padding, whose `id` is -1 and whose `known` is all False. Every sample
+    appears once over all hosts.
+
+  Raises:
+    InputError: Unknown views, or B does not divide by the number of hosts.
+  """
+  if views not in VIEWS:
+    raise InputError(f"views: expected one of {', '.join(VIEWS)}, got {views!r}")
+  view = functools.partial(evaluation_view, spec=spec, views=views)
+  part = _PaddedPart(source, view, batch_size, process_index, process_count)
+  return grain.MapDataset.source(part).batch(part.local)
+
+
+def eval_iterator(dataset: grain.MapDataset, num_threads: int = 2) -> Iterator[Batch]:
+  """Iterates once over `eval_dataset`, decoding in threads ahead of the caller; has `close()`."""
+  return iter(dataset.to_iter_dataset(_read_options(num_threads)))

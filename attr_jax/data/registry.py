@@ -1,0 +1,132 @@
+"""The data sets by name, and reading what `prepare` has written."""
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+from array_record.python import array_record_data_source
+import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2
+
+from attr_jax.data import info as info_lib
+from attr_jax.data.builders import pa100k
+from attr_jax.data.builders import wider_attribute
+from attr_jax.errors import InputError
+
+DATASETS: dict[str, type] = {
+    "pa100k": pa100k.Builder,
+    "wider_attribute": wider_attribute.Builder,
+}
+
+
+class RecordSource(Sequence):
+  """Random access to prepared records, images still encoded.
+
+  `source[i]` is a dict: `image` JPEG bytes, `label` uint8 [L], `known` bool
+  [L], `id` int64 scalar and, where the data set has it, `person_mask` PNG
+  bytes. Safe to share between threads; pickles as a list of paths.
+  """
+
+  def __init__(self, paths: Sequence[str]):
+    self._records = array_record_data_source.ArrayRecordDataSource(list(paths))
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> dict[str, object]:
+    return _parse(self._records[range(len(self))[index]])
+
+
+def _parse(record: bytes) -> dict[str, object]:
+  """A serialised tf.Example as raw sample; the generic parser is several times slower."""
+  feature = tf_example_pb2.Example.FromString(record).features.feature
+  sample = {
+      "image": feature["image"].bytes_list.value[0],
+      "label": np.array(feature["label"].int64_list.value, np.uint8),
+      "known": np.array(feature["known"].int64_list.value, np.bool_),
+      "id": np.int64(feature["id"].int64_list.value[0]),
+  }
+  if "person_mask" in feature:
+    sample["person_mask"] = feature["person_mask"].bytes_list.value[0]
+  return sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """One prepared data set: its folder and its facts."""
+
+  path: pathlib.Path
+  info: info_lib.DatasetInfo
+
+  def source(self, split: str) -> RecordSource:
+    """Opens a split ("train", "val", "test") or several in a row ("train+val").
+
+    Raises:
+      InputError: An unknown or repeated split, or its files are missing.
+    """
+    paths = []
+    for name in self._names(split):
+      shards = sorted(self.path.glob(f"*-{name}.array_record-*-of-*"))
+      if not shards or len(shards) != int(shards[0].name.rsplit("-", 1)[1]):
+        raise InputError(f"{self.path}: record files of split {name!r} are missing; prepare the data set again with --overwrite")
+      paths.extend(map(str, shards))
+    return RecordSource(paths)
+
+  def labels(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (label uint8 [N, L], known bool [N, L], id int64 [N]) without touching images.
+
+    Raises:
+      InputError: An unknown or repeated split.
+    """
+    with np.load(self.path / "labels.npz", allow_pickle=False) as stored:
+      return tuple(np.concatenate([stored[f"{name}_{key}"] for name in self._names(split)]) for key in ("label", "known", "id"))
+
+  def _names(self, split: str) -> list[str]:
+    names = split.split("+")
+    if len(set(names)) < len(names) or not set(names) <= set(self.info.splits):
+      raise InputError(f"split: {self.info.name} has {', '.join(self.info.splits)} and sums such as train+val, got {split!r}")
+    return names
+
+
+def builder_class(name: str) -> type:
+  """Returns DATASETS[name].
+
+  Raises:
+    InputError: No such data set.
+  """
+  if name not in DATASETS:
+    raise InputError(f"unknown data set {name!r}; there are {', '.join(sorted(DATASETS))}")
+  return DATASETS[name]
+
+
+def version_folder(name: str, data_dir: str | pathlib.Path, size: tuple[int, int]) -> pathlib.Path:
+  """Folder of a prepared data set, such as `data/pa100k/256x128/1.0.0`."""
+  return pathlib.Path(data_dir) / name / info_lib.size_name(size) / info_lib.VERSION
+
+
+def open_dataset(name: str, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None) -> Dataset:
+  """Opens a prepared data set.
+
+  Args:
+    name: Key of `DATASETS`.
+    data_dir: Folder that was given to `prepare`.
+    size: Prepared size ((H, W), "256x128", 256). None takes the only one that is
+      there, or the default size of the data set among several.
+
+  Raises:
+    InputError: Not prepared (the message names the command), or `size` is needed.
+  """
+  builder = builder_class(name)
+  if size is not None:
+    folder = version_folder(name, data_dir, info_lib.as_size(size))
+  else:
+    found = sorted(pathlib.Path(data_dir).glob(f"{name}/*/{info_lib.VERSION}/info.json"))
+    folder = version_folder(name, data_dir, builder.SIZE)
+    if len(found) == 1:
+      folder = found[0].parent
+    elif found and folder / "info.json" not in found:
+      raise InputError(f"{data_dir}: {name} is prepared as {', '.join(path.parts[-3] for path in found)}; choose one with size")
+  if not (folder / "info.json").is_file():
+    wish = "" if size is None else f" --size={info_lib.size_name(info_lib.as_size(size))}"
+    raise InputError(f"{folder}: not prepared; run: attr-jax prepare {name} --source=DIR --data-dir={data_dir}{wish}")
+  return Dataset(folder, info_lib.DatasetInfo.from_json((folder / "info.json").read_text(), where=str(folder / "info.json")))

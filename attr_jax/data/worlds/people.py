@@ -1,0 +1,162 @@
+"""Synthetic street scenes in the original layout of WIDER-Attribute.
+
+    Image/<split>/<scene>/*.jpg        photos; scene folders such as "0--Parade"
+    Mask/<split>/<scene>/*_<i>.png     one mask per target
+    wider_attribute_trainval.json      splits train and val
+    wider_attribute_test.json          split test
+
+The JSON files hold `attribute_id_map`, `scene_id_map` and `images`, a list of
+`{"file_name", "scene_id", "targets"}`; a target is `{"attribute": [14 of 1, -1,
+0], "bbox": [x, y, width, height], "mask": file}` with `mask` relative to the
+data set's folder. A reader of the real layout, which has no masks, finds
+everything else where it expects it.
+
+A mask is an 8-bit grey PNG: 255 where a pixel shows this person (clothes and
+hat included, bags, signs and whatever stands in front excluded), else 0. It
+covers the pixels that the box touches: columns floor(x) to ceil(x + width),
+rows floor(y) to ceil(y + height), end exclusive. Boxes lie inside their photo.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import tempfile
+
+import cv2
+import numpy as np
+import simplejpeg
+import tqdm
+
+from attr_jax.data.worlds import people_scene
+from attr_jax.data.worlds.people_look import SCENES
+from attr_jax.errors import InputError
+
+ATTRIBUTES = people_scene.ATTRIBUTES
+SPLITS = ("train", "val", "test")
+_MIN_PER_PROCESS = 300  # boxes; below, starting a process costs more than it saves
+_CROWD = (0.10, 0.22, 0.26, 0.22, 0.13, 0.07)  # shares of photos with 1, 2, ... annotated people
+
+
+def split_counts(count: int) -> dict[str, int]:
+  """Boxes per split: half for training, a tenth for validation, the rest for test."""
+  train, val = (count + 1) // 2, count // 10
+  return {"train": train, "val": val, "test": count - train - val}
+
+
+def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | None = None, progress: bool = True) -> dict:
+  """Draws a data set with exactly `count` person boxes into the folder `out`.
+
+  The bytes are a function of (count, seed) alone. Scenes of a split are drawn
+  from (seed, split, number of the scene), so the number of `workers`
+  (processes; default: one per core where the work is worth it) changes nothing.
+  `out` appears whole or not at all.
+
+  Returns counts: images, boxes, and boxes per split.
+  """
+  out = pathlib.Path(out)
+  if count <= 0:
+    raise InputError(f"count must be at least 1, got {count}")
+  if seed < 0:
+    raise InputError(f"seed must not be negative, got {seed}")
+  if workers is not None and workers <= 0:
+    raise InputError(f"workers must be at least 1, got {workers}")
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise InputError(f"{out} exists and is not an empty folder; choose another --out or remove it")
+  boxes = split_counts(count)
+  jobs = [(seed, split, number, wanted) for split in SPLITS for number, wanted in enumerate(_plan(seed, split, boxes[split]))]
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  workers = workers or max(1, min(cores, count // _MIN_PER_PROCESS))
+  out.parent.mkdir(parents=True, exist_ok=True)
+  temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+  try:
+    _make_folders(temporary)
+    images = {split: [] for split in SPLITS}
+    # Closed before the folder is removed, so that no process still writes into it.
+    with contextlib.closing(_draw_all(temporary, jobs, workers)) as entries:
+      with tqdm.tqdm(total=count, desc="people", unit="box", ncols=80, disable=not progress) as bar:
+        for (_, split, _, wanted), entry in zip(jobs, entries):
+          images[split].append(entry)
+          bar.update(wanted)
+    _write_json(temporary / "wider_attribute_trainval.json", images["train"] + images["val"])
+    _write_json(temporary / "wider_attribute_test.json", images["test"])
+    temporary.chmod(0o755)  # mkdtemp makes private folders
+    if out.exists():
+      out.rmdir()
+    temporary.rename(out)
+  except BaseException:
+    shutil.rmtree(temporary, ignore_errors=True)
+    raise
+  return {"images": len(jobs), "boxes": count, **boxes}
+
+
+def _plan(seed: int, split: str, boxes: int) -> list[int]:
+  """How many people to annotate in each scene of a split; sums to `boxes`."""
+  rng = np.random.default_rng([seed, SPLITS.index(split)])
+  plan = []
+  while boxes > 0:
+    plan.append(min(boxes, 1 + int(rng.choice(len(_CROWD), p=_CROWD))))
+    boxes -= plan[-1]
+  return plan
+
+
+def _folder(kind: int) -> str:
+  return f"{kind}--{SCENES[kind].name}"
+
+
+def _make_folders(root: pathlib.Path):
+  for top in ("Image", "Mask"):
+    for split in SPLITS:
+      for kind in range(len(SCENES)):
+        (root / top / split / _folder(kind)).mkdir(parents=True)
+
+
+def _draw_all(root: pathlib.Path, jobs: list, workers: int):
+  """Yields the JSON entry of each job, in order."""
+  if workers == 1:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the pictures are too small to share
+    try:
+      for job in jobs:
+        yield _draw_job(root, *job)
+    finally:
+      cv2.setNumThreads(threads)
+    return
+  # Spawned, not forked: a parent that runs jax has threads.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    try:
+      yield from pool.map(_draw_job, [root] * len(jobs), *zip(*jobs), chunksize=8)
+    except BaseException:
+      pool.shutdown(wait=True, cancel_futures=True)
+      raise
+
+
+def _draw_job(root: pathlib.Path, seed: int, split: str, number: int, wanted: int) -> dict:
+  """Draws one scene with `wanted` targets, writes its files, returns its JSON entry."""
+  rng = np.random.default_rng([seed, SPLITS.index(split), number])
+  share = np.array([kind.share for kind in SCENES])
+  kind = int(rng.choice(len(share), p=share / share.sum()))
+  spread = 1.0
+  while len((scene := people_scene.draw_scene(rng, SCENES[kind], wanted, spread)).targets) < wanted:
+    spread += 0.5  # too many hidden: once more with more room
+  stem = f"{split}/{_folder(kind)}/{kind}_{SCENES[kind].name}_{number:06d}"
+  jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(scene.image), quality=int(rng.integers(72, 93)), colorsubsampling="420")
+  (root / "Image" / f"{stem}.jpg").write_bytes(jpeg)
+  targets = []
+  for index, target in enumerate(scene.targets[:wanted]):
+    mask = f"Mask/{stem}_{index}.png"
+    _, png = cv2.imencode(".png", target.mask)
+    (root / mask).write_bytes(png.tobytes())
+    targets.append({"attribute": target.attribute, "bbox": target.bbox, "mask": mask})
+  return {"file_name": f"{stem}.jpg", "scene_id": kind, "targets": targets}
+
+
+def _write_json(path: pathlib.Path, images: list):
+  path.write_text(json.dumps({
+    "attribute_id_map": {str(i): name for i, name in enumerate(ATTRIBUTES)},
+    "scene_id_map": {str(i): kind.name for i, kind in enumerate(SCENES)},
+    "images": images}))

@@ -1,0 +1,42 @@
+"""The models, by the name that configs use."""
+
+from collections.abc import Mapping
+import inspect
+from types import ModuleType
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from attr_jax.errors import InputError
+from attr_jax.models import baseline
+
+MODELS: dict[str, ModuleType] = {
+    "baseline": baseline,
+}
+
+
+def build(options: Mapping[str, Any], num_labels: int, dtype: Any = "float32") -> nn.Module:
+  """The model that `config.model` describes.
+
+  Args:
+    options: `name`, a key of MODELS; every other key is an argument of its `Model`.
+      `depth` may be a string, as command lines give it ("50", "tiny").
+    num_labels: L.
+    dtype: of the computation ("float32", "bfloat16").
+
+  Raises:
+    InputError: an unknown name or option.
+  """
+  options = dict(options)
+  name = options.pop("name")
+  if name not in MODELS:
+    raise InputError(f"config.model.name={name!r} is unknown; known: {', '.join(MODELS)}")
+  model = MODELS[name].Model
+  accepted = set(inspect.signature(model).parameters) - {"num_labels", "dtype", "parent", "name"}
+  for key in options:
+    if key not in accepted:
+      raise InputError(f"config.model.{key} is unknown to model {name!r}; it takes: {', '.join(sorted(accepted))}")
+  if str(options.get("depth")).isdigit():
+    options["depth"] = int(options["depth"])
+  return model(num_labels=num_labels, dtype=jnp.dtype(dtype), **options)

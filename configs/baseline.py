@@ -1,0 +1,60 @@
+"""ResNet + global average pooling + linear: row 0 of every table.
+
+  attr-jax train --config=configs/baseline.py:dataset=wider_attribute --workdir=runs/wider
+  attr-jax train --config=configs/baseline.py:dataset=pa100k,small --workdir=runs/pa100k
+
+Options: `dataset` (wider_attribute, pa100k), `depth` (18, 34, 50, 101), `loss` (bce, inverse_ratio, exp_ratio,
+mixed), `small` (a tiny trunk on small images, trained from scratch: minutes on a laptop), `tiny` (two steps, for tests).
+Without `small`, give ImageNet weights: --config.weights=resnet50.safetensors.
+"""
+
+from attr_jax import config as config_lib
+
+
+def get_config(arg=None):
+  options = config_lib.parse_arg(arg, dataset="wider_attribute", depth="50", loss="", small=False, tiny=False)
+  config = config_lib.default_config()
+  config.data.name = options.dataset
+  config.model.depth = options.depth
+  config.input.brightness = config.input.contrast = config.input.saturation = 0.2
+  if options.dataset == "pa100k":
+    _pedestrians(config)
+  else:
+    _people(config)
+  if options.small:
+    _small(config)
+  if options.loss:
+    config.loss.loss = options.loss
+  return config_lib.tiny(config) if options.tiny else config
+
+
+def _people(config):
+  """WIDER-Attribute as SRN and Da-HAR train on it; schedule after Da-HAR."""
+  config.batch_size = 32
+  config.optimizer.learning_rate = 0.003
+  config.loss.unspecified = "ignore"
+
+
+def _pedestrians(config):
+  """Pedestrian crops: height = 2 x width; weighted loss, since mA counts both classes alike."""
+  config.input.resize = (256, 128)
+  config.input.size = (224, 112)
+  config.input.full_size = (256, 128)
+  config.input.keep_ratio = True
+  config.loss.loss = "inverse_ratio"
+  config.evaluate.select = "mA"
+
+
+def _small(config):
+  """A tiny trunk on images a quarter as large, from scratch."""
+  config.model.depth = "tiny"
+  quarter = lambda size: tuple(side // 4 for side in size)
+  for key in ("resize", "size", "full_size", "crop_sizes"):
+    config.input[key] = quarter(config.input[key])
+  config.input.crop_sizes = config.input.crop_sizes[:3]  # the smaller ones show too little
+  config.batch_size = 32
+  config.total_epochs = 20.0
+  config.optimizer.learning_rate = 0.01
+  config.optimizer.clip_norm = 10.0
+  config.schedule.name = "cosine"
+  config.schedule.warmup_epochs = 1.0

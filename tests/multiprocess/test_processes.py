@@ -1,0 +1,189 @@
+"""Real processes: two hosts, kill -9, SIGTERM, a full disk."""
+
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from attr_jax import evaluate
+from attr_jax import sharding
+from attr_jax import writers
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
+QUICKSTART = f"{REPOSITORY}/configs/quickstart.py:tiny"
+
+
+def start(workdir, world_dir, *extra, devices=1, command=()):
+  """A training process of its own, its output in `<workdir>.log`."""
+  environment = os.environ | {
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(REPOSITORY),
+  }
+  log = open(f"{workdir}.log", "a")
+  return subprocess.Popen(
+      [*command, sys.executable, "-m", "attr_jax", "train", f"--config={QUICKSTART}", f"--config.data.dir={world_dir}",
+       f"--workdir={workdir}", *extra], env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(process, workdir, status=0, timeout=300):
+  assert process.wait(timeout) == status, pathlib.Path(f"{workdir}.log").read_text()[-3000:]
+
+
+def losses(workdir):
+  return [line["loss"] for line in writers.read_jsonl(workdir / "metrics.jsonl") if "loss" in line]
+
+
+def state_of(workdir, checkpoint="last"):
+  run = evaluate.load_run(workdir, sharding.make_mesh(jax.devices()[:1]), checkpoint)
+  return sharding.to_host((run.params, run.batch_stats))
+
+
+def assert_identical(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def cluster(workdir, world_dir, *extra):
+  """Two processes of two devices each, joined over loopback."""
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  return [
+      start(workdir, world_dir, *extra, f"--coordinator={address}", "--num-processes=2", f"--process-id={i}", devices=2)
+      for i in range(2)
+  ]
+
+
+@pytest.mark.multiprocess
+def test_hosts_and_devices_give_the_same_run(world_dir, tmp_path):
+  """1, 2 and 4 devices, and 2 processes of 2: the same losses to 1e-5, the same predictions."""
+  options = ("--config.total_steps=6", "--config.input.brightness=0.3")
+  for devices in (1, 2, 4):
+    finish(start(tmp_path / str(devices), world_dir, *options, devices=devices), tmp_path / str(devices))
+  for process in cluster(tmp_path / "cluster", world_dir, *options):
+    finish(process, tmp_path / "cluster")
+  one = losses(tmp_path / "1")
+  assert len(one) == 6
+  tables = {name: np.load(tmp_path / name / "predictions" / "test-full.npz") for name in ("1", "2", "4", "cluster")}
+  for name in ("2", "4", "cluster"):
+    np.testing.assert_allclose(losses(tmp_path / name), one, rtol=1e-5)
+    np.testing.assert_array_equal(tables[name]["id"], tables["1"]["id"])
+    np.testing.assert_array_equal(tables[name]["label"], tables["1"]["label"])
+    np.testing.assert_allclose(tables[name]["logit"], tables["1"]["logit"], atol=1e-3)
+
+
+@pytest.mark.multiprocess
+def test_preempted_cluster_goes_on_with_other_devices(world_dir, tmp_path):
+  options = ("--config.total_steps=400", "--config.checkpoint.every_steps=1000", "--config.evaluate.every_epochs=1000",
+             "--config.log_every_steps=1")
+  workdir = tmp_path / "run"
+  processes = cluster(workdir, world_dir, *options)
+  wait_for_steps(workdir, 5, processes)
+  for process in processes:
+    process.send_signal(signal.SIGTERM)
+  for process in processes:
+    finish(process, workdir, status=143)
+  stopped = len(losses(workdir))
+  assert 5 <= stopped < 400
+  shorter = [option.replace("400", str(stopped + 3)) for option in options]
+  finish(start(workdir, world_dir, *shorter, devices=4), workdir)
+  finish(start(tmp_path / "whole", world_dir, *shorter, devices=4), tmp_path / "whole")
+  np.testing.assert_allclose(losses(workdir), losses(tmp_path / "whole"), rtol=1e-4)
+
+
+def wait_for_steps(workdir, count, processes, timeout=240):
+  deadline = time.time() + timeout
+  while time.time() < deadline:
+    assert all(process.poll() is None for process in processes), pathlib.Path(f"{workdir}.log").read_text()[-3000:]
+    if (workdir / "metrics.jsonl").exists() and len(losses(workdir)) >= count:
+      return
+    time.sleep(0.02)
+  raise AssertionError("no progress: " + pathlib.Path(f"{workdir}.log").read_text()[-3000:])
+
+
+@pytest.mark.slow
+def test_kill_at_ten_random_moments(world_dir, tmp_path):
+  """Every second time while a checkpoint is being written; then bit-identical to the run that was left alone."""
+  options = ("--config.total_steps=400", "--config.checkpoint.every_steps=4", "--config.evaluate.every_epochs=10",
+             "--config.optimizer.ema_decay=0.9", "--config.input.brightness=0.3")
+  finish(start(tmp_path / "whole", world_dir, *options), tmp_path / "whole")
+  workdir, moments = tmp_path / "cut", random.Random(0)
+  cut_while_saving = 0
+  for attempt in range(10):
+    process = start(workdir, world_dir, *options)
+    before = len(losses(workdir)) if (workdir / "metrics.jsonl").exists() else 0
+    wait_for_steps(workdir, max(1, before - 4), [process])
+    if attempt % 2:
+      cut_while_saving += wait_for_saving(workdir / "checkpoints", process)
+    else:
+      time.sleep(moments.uniform(0, 1.0))
+    assert process.poll() is None, "the run ended before it could be killed ten times; make it longer"
+    process.kill()
+    process.wait()
+  assert cut_while_saving >= 3
+  finish(start(workdir, world_dir, *options), workdir)
+  assert_identical(state_of(tmp_path / "whole"), state_of(workdir))
+  assert_identical(state_of(tmp_path / "whole", "best"), state_of(workdir, "best"))
+  assert losses(tmp_path / "whole") == losses(workdir)
+
+
+def wait_for_saving(folder, process, timeout=20):
+  """True as soon as an unfinished checkpoint is in the folder."""
+  deadline = time.time() + timeout
+  while time.time() < deadline and process.poll() is None:
+    if any("tmp" in path.name for path in folder.iterdir()):
+      return True
+  return False
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_143(world_dir, tmp_path):
+  options = ("--config.total_steps=300", "--config.checkpoint.every_steps=1000", "--config.evaluate.every_epochs=1000")
+  process = start(tmp_path / "run", world_dir, *options)
+  wait_for_steps(tmp_path / "run", 3, [process])
+  process.send_signal(signal.SIGTERM)
+  finish(process, tmp_path / "run", status=143)
+  message = pathlib.Path(f"{tmp_path / 'run'}.log").read_text().splitlines()[-1]
+  step = int(re.search(r"stopped by SIGTERM after step (\d+)", message)[1])
+  assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()] == [str(step)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_full_disk_while_saving(world_dir, tmp_path):
+  """The error is shown, the checkpoint before stays usable, and with space again the run goes on."""
+  disk = tmp_path / "disk"
+  disk.mkdir()
+  if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk], capture_output=True).returncode:
+    pytest.skip("mounting is not allowed here")
+  try:
+    workdir = disk / "run"
+    options = ("--config.total_steps=120", "--config.checkpoint.every_steps=5", "--config.evaluate.every_epochs=1000")
+    process = start(workdir, world_dir, *options)
+    wait_for_steps(workdir, 12, [process])
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+      try:
+        while True:
+          file.write(b"x" * 65536)
+          file.flush()
+      except OSError:
+        pass
+    assert process.wait(120) == 1
+    saved = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    assert saved and max(saved) < 120
+    filler.unlink()
+    log = pathlib.Path(f"{workdir}.log").read_text()
+    assert "No space left" in log or "RESOURCE_EXHAUSTED" in log, log[-2000:]
+    finish(start(workdir, world_dir, *options), workdir)
+    finish(start(tmp_path / "whole", world_dir, *options), tmp_path / "whole")
+    assert_identical(state_of(tmp_path / "whole"), state_of(workdir))
+  finally:
+    subprocess.run(["umount", disk], check=True)
