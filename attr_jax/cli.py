@@ -89,6 +89,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--data-dir", default="data", type=pathlib.Path)
   sub.add_argument("--size", help="256, or 256x128 for height x width (default: the data set's own)")
   sub.add_argument("--max-bad", type=float, default=0.001, help="share of unreadable images that is still accepted")
+  sub.add_argument("--strict", action="store_true", help="refuse counts that differ from the published ones")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
   sub = command("synthesize", _synthesize, "draw a synthetic data set in the layout of a real one")
@@ -196,7 +197,7 @@ def _prepare(args: argparse.Namespace, rest: list[str]) -> int:
   from attr_jax.data import prepare
 
   folder = prepare.prepare(args.name, source=args.source, data_dir=args.data_dir, size=args.size,
-                           max_bad=args.max_bad, overwrite=args.overwrite)
+                           max_bad=args.max_bad, overwrite=args.overwrite, strict=args.strict)
   print(f"prepared in {folder}")
   return 0
 

@@ -66,6 +66,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.input.max_distort = config_dict.placeholder(int)  # None: height and width drawn independently
   config.input.keep_ratio = False  # True: crops keep the aspect of `resize` (pedestrians)
   config.input.flip = True
+  config.input.masks = False  # True for models that learn from masks
   config.input.brightness = 0.0
   config.input.contrast = 0.0
   config.input.saturation = 0.0
@@ -106,7 +107,6 @@ def default_config() -> ml_collections.ConfigDict:
   config.evaluate.views = "full"
   config.evaluate.batch_size = 64
   config.evaluate.select = "mAP"  # the validation metric that picks the best checkpoint
-  config.evaluate.convention = "native"
   config.evaluate.max_samples = 0  # 0: the whole split
 
   config.checkpoint = ml_collections.ConfigDict()

@@ -134,13 +134,16 @@ def predict_split(
   return {key: value[valid] for key, value in table.items()}
 
 
-def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native",
-            threshold: float = 0.5) -> dict[str, Any]:
-  """The metrics of `evaluation/*.json` from `predict_split`'s table."""
+def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native") -> dict[str, Any]:
+  """The metrics of `evaluation/*.json` from `predict_split`'s table.
+
+  `convention` rules the overall figures (and their threshold); the figures per
+  attribute are always native, at 0.5.
+  """
   label, known = predictions["label"], predictions["known"]
   score = probabilities(predictions["logit"])
-  overall = metrics.evaluate_all(label, score, known=known, threshold=threshold, convention=convention)
-  columns = metrics.per_attribute(label, score, known=known, threshold=threshold)
+  overall = metrics.evaluate_all(label, score, known=known, convention=convention)
+  columns = metrics.per_attribute(label, score, known=known)
   per_attribute = {
       name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(label_names)
   }
@@ -148,8 +151,8 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
       "metrics": overall,
       "per_attribute": per_attribute,
       "convention": convention,
-      "average_precision": "mAP: step, tie-safe; mAP_interpolated: monotone envelope; unspecified labels dropped",
-      "threshold": threshold,
+      "average_precision": "AP, native mAP: step, tie-safe; interpolated: monotone envelope; unspecified labels dropped",
+      "threshold": metrics.CONVENTIONS[convention].threshold,
   }
 
 
@@ -173,8 +176,10 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
     What `evaluation/*.json` holds.
 
   Raises:
-    InputError: runs of different label sets, or no such split.
+    InputError: runs of different label sets, no such split or convention.
   """
+  if convention not in metrics.CONVENTIONS:
+    raise InputError(f"convention {convention!r} is unknown; there are: {', '.join(metrics.CONVENTIONS)}")
   mesh = sharding.make_mesh()
   tables, names, step = [], None, None
   for workdir in workdirs:
@@ -189,13 +194,16 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
     ))
   predictions = dict(tables[0])
   if len(tables) > 1:
+    if any(not np.array_equal(table["id"], predictions["id"]) for table in tables):
+      raise InputError(f"split {split!r} holds other samples in some of the runs; they cannot be averaged")
     mean = np.mean([probabilities(table["logit"]) for table in tables], axis=0)
     predictions["logit"] = np.log(mean) - np.log1p(-mean)
   report = measure(predictions, names, convention)
   report |= {"split": split, "views": views, "step": step, "checkpoint": checkpoint,
              "runs": [str(workdir) for workdir in workdirs], "num_samples": len(predictions["id"])}
   if write and jax.process_index() == 0:
-    name = f"{split}-{views}" if len(workdirs) == 1 else f"{split}-{views}-mean_of_{len(workdirs)}"
+    name = "-".join([split, views] + [f"mean_of_{len(workdirs)}"] * (len(workdirs) > 1)
+                    + [convention] * (convention != "native"))
     write_report(workdirs[0], name, report, predictions)
     draw_report(workdirs[0], name, report, predictions, dataset.source(split))
   return report
@@ -213,7 +221,7 @@ def write_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
 
 def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
                 predictions: Mapping[str, np.ndarray], source: Any, num_images: int = 24) -> None:
-  """`pictures/<name>-*.png`: AP bars, ROC curves, confusion bars, a contact sheet of the first images."""
+  """`pictures/<name>-*.png`: AP bars, ROC curves, confusion bars, a contact sheet of images all over the split."""
   folder = workdir / "pictures"
   folder.mkdir(exist_ok=True)
   names = list(report["per_attribute"])
@@ -221,12 +229,12 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
   share = np.array([(label[:, i] & known[:, i]).sum() / max(1, known[:, i].sum()) for i in range(len(names))])
   ap = np.array([row["AP"] for row in report["per_attribute"].values()])
   pictures.attribute_bars(names, ap, share, folder / f"{name}-attributes.png",
-                          f"{report['split']}, {report['views']} view: mAP {100 * report['metrics']['mAP']:.1f} %")
+                          title=f"Average precision, {report['split']} split, {report['views']} view")
   pictures.roc_curves(label, score, known, names, folder / f"{name}-roc.png")
   pictures.confusion_bars(label, score, known, names, folder / f"{name}-confusion.png")
-  count = min(num_images, len(label))
-  shown = [images_lib.decode_jpeg(source[i]["image"]) for i in range(count)]
-  pictures.contact_sheet(shown, label[:count], known[:count], score[:count], names, folder / f"{name}-images.png")
+  chosen = np.linspace(0, len(label) - 1, min(num_images, len(label))).astype(int)
+  shown = [images_lib.decode_jpeg(source[i]["image"]) for i in chosen]
+  pictures.contact_sheet(shown, label[chosen], known[chosen], score[chosen], names, folder / f"{name}-images.png")
 
 
 def metrics_table(report: Mapping[str, Any]) -> str:
@@ -241,7 +249,8 @@ def metrics_table(report: Mapping[str, Any]) -> str:
     chance = row["positives"] / known if known else math.nan
     lines.append(f"{name[:25]:<26}{_percent(row['AP']):>7}{_percent(chance):>9}"
                  f"{int(row['positives']):>10}{int(row['unspecified']):>13}")
-  lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
+  if "mAP" in overall and "mean_positive_share" in overall:
+    lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
   if overall.get("labels_without_positives"):
     lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
   return "\n".join(lines)
@@ -249,7 +258,7 @@ def metrics_table(report: Mapping[str, Any]) -> str:
 
 def input_spec(config: ml_collections.ConfigDict) -> pipeline.InputSpec:
   """The pipeline's part of the config."""
-  keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip")
+  keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip", "masks")
   return pipeline.InputSpec(**{key: config.input[key] for key in keys})
 
 

@@ -277,3 +277,44 @@ def capped_positive_weights(ratio, cap: float = 10.0) -> tuple[jax.Array, jax.Ar
   some = ratio > 0
   odds = (1 - ratio) / jnp.where(some, ratio, 1.0)
   return jnp.where(some, jnp.minimum(odds, cap), 1.0), jnp.ones_like(ratio)
+
+
+# The loss of an attribute model, by name.
+
+# name -> class weights from the share of positives; None: all ones.
+CLASSIFICATION_LOSSES = {
+    "bce": None,
+    "inverse_ratio": inverse_ratio_weights,
+    "exp_ratio": exp_ratio_weights,
+    "mixed": mixed_weights,
+}
+UNSPECIFIED = ("negative", "ignore")
+
+
+def classification_loss(
+    logits, batch, *, positive_ratio, loss: str = "bce", unspecified: str = "negative",
+    reduction: str = "sum_labels_mean_samples") -> jax.Array:
+  """Cross-entropy of a batch under a named weighting.
+
+  Args:
+    logits: [B, L].
+    batch: `label` [B, L] in {0, 1} and `known` bool [B, L].
+    positive_ratio: [L], the share of positives in the training split.
+    loss: "bce" (Eq. 1 of Wu et al. 2020), "inverse_ratio" (its Eq. 2), "mixed" (their mean) or
+      "exp_ratio" (Guo et al. 2019).
+    unspecified: labels that are not known count as "negative" (SRN, DIAA) or not at all ("ignore", Wu et al. 2020).
+    reduction: as in `reduce_loss`.
+
+  Returns:
+    float32 scalar.
+  """
+  if loss not in CLASSIFICATION_LOSSES:
+    raise ValueError(f"unknown loss {loss!r}; known: {', '.join(CLASSIFICATION_LOSSES)}")
+  if unspecified not in UNSPECIFIED:
+    raise ValueError(f"unknown unspecified {unspecified!r}; known: {', '.join(UNSPECIFIED)}")
+  weights = CLASSIFICATION_LOSSES[loss]
+  positive, negative = (None, None) if weights is None else weights(positive_ratio)
+  known = jnp.asarray(batch["known"], bool)
+  label = jnp.asarray(batch["label"], jnp.float32) * known
+  values = binary_cross_entropy(logits, label, positive_weight=positive, negative_weight=negative)
+  return reduce_loss(values, where=known if unspecified == "ignore" else None, reduction=reduction)

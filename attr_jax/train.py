@@ -250,7 +250,7 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
       predict, params, state.batch_stats, source, config, mesh,
       views=config.evaluate.views, max_samples=config.evaluate.max_samples,
   )
-  overall = evaluate.measure(table, info.label_names, config.evaluate.convention)["metrics"]
+  overall = evaluate.measure(table, info.label_names)["metrics"]
   if config.evaluate.select not in overall:
     raise InputError(f"config.evaluate.select={config.evaluate.select!r} is no metric; there are: {', '.join(overall)}")
   selected = overall[config.evaluate.select]
@@ -364,8 +364,7 @@ def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, total: int
     (workdir / "pictures").mkdir(exist_ok=True)
     pictures.training_curves(writers.read_jsonl(workdir / "metrics.jsonl"), workdir / "pictures" / "training.png")
   if config.data.test_split:
-    options = {"split": config.data.test_split, "views": config.evaluate.views, "progress": first and not quiet,
-               "convention": config.evaluate.convention}
+    options = {"split": config.data.test_split, "views": config.evaluate.views, "progress": first and not quiet}
     report = evaluate.evaluate_runs([workdir], checkpoint="best", **options)
     last = report if report["step"] == total else evaluate.evaluate_runs([workdir], checkpoint="last", write=False, **options)
   if first:

@@ -219,7 +219,7 @@ class ResNet(nn.Module):
     block, num_blocks, stem = DEPTHS[self.depth]
     tiny = self.depth == "tiny"
     width = self.width or (16 if tiny else 64)
-    conv = functools.partial(Conv, impl=self.conv_impl or ("dot" if tiny else "conv"), dtype=self.dtype)
+    conv = functools.partial(Conv, impl=self.conv_impl or "conv", dtype=self.dtype)
     norm = functools.partial(
         nn.BatchNorm,
         momentum=self.bn_momentum,

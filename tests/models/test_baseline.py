@@ -31,12 +31,12 @@ def tiny():
   variables = jax.jit(lambda: model.init(jax.random.key(1), x, train=False))()
   # A bias that can be seen.
   variables["params"]["classifier"]["bias"] = jnp.arange(LABELS, dtype=jnp.float32)
-  return model, variables, x
+  logits, out = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+  return variables, x, logits, out
 
 
 def test_outputs(tiny):
-  model, variables, x = tiny
-  logits, out = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+  _, _, logits, out = tiny
   assert (logits.shape, logits.dtype) == ((4, LABELS), jnp.float32)
   assert out["features"].shape == (4, 128)
   assert out["heatmap"].shape == (4, 2, 3, LABELS)
@@ -44,15 +44,15 @@ def test_outputs(tiny):
 
 
 def test_mean_heatmap_plus_bias_is_the_logits(tiny):
-  model, variables, x = tiny
-  logits, out = model.apply(variables, x, train=False)
+  variables, _, logits, out = tiny
   bias = variables["params"]["classifier"]["bias"]
   np.testing.assert_allclose(out["heatmap"].mean(axis=(1, 2)) + bias.reshape(1, -1), logits, atol=1e-5)
 
 
 def test_bfloat16_gives_float32_logits(tiny):
-  _, variables, x = tiny
-  logits, out = baseline.Model(LABELS, depth="tiny", dtype=jnp.bfloat16).apply(variables, x, train=False)
+  variables, x, _, _ = tiny
+  model = baseline.Model(LABELS, depth="tiny", dtype=jnp.bfloat16)
+  logits, out = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, x)
   assert (logits.dtype, out["features"].dtype, out["heatmap"].dtype) == (jnp.float32,) * 3
   assert out["stage4"].dtype == jnp.bfloat16
 

@@ -14,6 +14,8 @@ from attr_jax.data.worlds.people_sheet import shade
 
 LONG_HAIR = ("long", "ponytail", "wavy")
 LONG_SLEEVES = ("sweater", "shirt", "jacket", "suit", "robe")
+_HAIR_OF_MEN = {"bald": 0.08, "buzz": 0.2, "short": 0.54, "bob": 0.05, "afro": 0.05, "long": 0.055, "ponytail": 0.025}
+_HAIR_OF_WOMEN = {"short": 0.18, "bob": 0.18, "bun": 0.13, "afro": 0.04, "long": 0.25, "wavy": 0.11, "ponytail": 0.11}
 # Shares of each kind of top that carry a print, and stripes or plaid.
 _PRINTED = {"tshirt": 0.50, "tank": 0.33, "polo": 0.27, "sweater": 0.38, "jacket": 0.25, "shirt": 0.08, "robe": 0.06, "suit": 0.01}
 _STRIPED = {"tshirt": 0.045, "tank": 0.045, "polo": 0.08, "sweater": 0.055, "jacket": 0.02, "shirt": 0.16, "robe": 0.05, "suit": 0.01}
@@ -92,11 +94,11 @@ def _cloth(rng, dark: float = 0.0) -> tuple:
   return _hsv(rng.random(), rng.uniform(0.25, 0.9), rng.uniform(0.25, 0.95 - 0.4 * dark))
 
 
-def _contrast(rng, colour: tuple, least: float = 85.0) -> tuple:
-  """A colour of cloth that differs from `colour` by at least `least` grey levels."""
+def _contrast(rng, colour: tuple) -> tuple:
+  """A colour of cloth that can be told from `colour`."""
   while True:
     other = _cloth(rng)
-    if math.dist(colour, other) > least:
+    if math.dist(colour, other) > 88:
       return other
 
 
@@ -128,63 +130,91 @@ def _hair_colour(rng) -> tuple:
   return _hsv(rng.random(), rng.uniform(0.5, 0.9), rng.uniform(0.4, 0.8))
 
 
-def sample_look(rng: np.random.Generator, scene: SceneKind, sunny: bool) -> Look:
-  """Draws what a person of this scene looks like; attributes depend on each other as in life."""
-  odds = lambda key: scene.odds.get(key, 0.0)
-  male = _chance(rng, 0.62, odds("male"))
-  back = bool(rng.random() < 0.17)
-  weigh = lambda share, key, of_women=1.0: share * math.exp(odds(key)) * (1.0 if male else of_women)
+def _garments(rng, scene: SceneKind, male: bool) -> tuple[str, str]:
+  """Kinds of top and bottom: suits with trousers or skirts, shorts rather with bare arms."""
+  def weigh(share, key, of_women=1.0):
+    return share * math.exp(scene.odds.get(key, 0.0)) * (1.0 if male else of_women)
+
   top = pick(rng, {
     "tshirt": weigh(0.25, "tshirt", 0.85), "tank": weigh(0.14, "tank", 2.0), "polo": weigh(0.085, "tshirt"), "sweater": weigh(0.15, "sweater"),
     "shirt": weigh(0.112, "shirt"), "jacket": weigh(0.105, "jacket"), "suit": weigh(0.046, "formal", 0.75), "robe": weigh(0.045, "robe")})
-  warm = top in ("tshirt", "tank", "polo")
   if top == "robe":
-    bottom = "robe"
-  elif top == "suit":
-    bottom = "skirt" if not male and rng.random() < 0.5 else "pants"
-  else:
-    bottom = pick(rng, {
-      "pants": weigh(0.42, "pants", 0.8), "jeans": weigh(0.09, "jeans"),
-      "shorts": weigh(0.32 if warm else 0.10, "shorts", 0.8), "skirt": weigh(0.006, "skirt", 54.0)})
-  hair = pick(rng, {"bald": 0.08, "buzz": 0.2, "short": 0.55, "bob": 0.05, "afro": 0.05, "long": 0.05, "ponytail": 0.02} if male else
-               {"short": 0.19, "bob": 0.19, "bun": 0.14, "afro": 0.04, "long": 0.24, "wavy": 0.10, "ponytail": 0.10})
-  hat = None
-  if _chance(rng, 0.205, odds("hat") + (0.35 if sunny else -0.1) + (0.15 if male else -0.2)):
-    hat = pick(rng, {"cap": 0.42, "brim": 0.22, "beanie": 0.16, "helmet": 0.13, "cone": 0.07})
-  eyewear = None
-  if _chance(rng, 0.050, odds("sunglass") + (0.7 if sunny else -0.5) + (0.5 if hat else -0.1)):
-    eyewear = "dark"
-  elif rng.random() < 0.10:
-    eyewear = "clear"
-  logo = None
-  if _chance(rng, _PRINTED[top], odds("logo")):
-    logo = "back" if back else pick(rng, {"chest": 0.75, "small": 0.25})
-    if top == "jacket" or top == "polo":
-      logo = "back" if back else "small"
-  pattern = None
-  if _chance(rng, _STRIPED[top], odds("plaid")):
+    return top, "robe"
+  if top == "suit":
+    return top, "skirt" if not male and rng.random() < 0.5 else "pants"
+  warm = top in ("tshirt", "tank", "polo")
+  return top, pick(rng, {
+    "pants": weigh(0.42, "pants", 0.8), "jeans": weigh(0.09, "jeans"),
+    "shorts": weigh(0.32 if warm else 0.10, "shorts", 0.8), "skirt": weigh(0.006, "skirt", 54.0)})
+
+
+def _decoration(rng, scene: SceneKind, top: str, back: bool) -> tuple[str | None, str | None]:
+  """Logo and pattern of a top."""
+  logo = pattern = None
+  if _chance(rng, _PRINTED[top], scene.odds.get("logo", 0.0)):
+    buttoned = top in ("jacket", "polo")
+    logo = "back" if back else "small" if buttoned or rng.random() < 0.25 else "chest"
+  if _chance(rng, _STRIPED[top], scene.odds.get("plaid", 0.0)):
     pattern = pick(rng, {"stripes": 0.5, "plaid": 0.5})
   elif top != "suit" and rng.random() < 0.07:
     pattern = pick(rng, {"dots": 0.5, "camouflage": 0.5})
-  top_colour = _cloth(rng, dark=0.35 if top == "suit" else 0.0)
-  second = _contrast(rng, top_colour, 90.0)
+  return logo, pattern
+
+
+def _bottom_colour(rng, top: str, bottom: str, top_colour: tuple) -> tuple:
+  """Blue does not mean jeans: one in six other garments is blue as well."""
   if top == "suit":
-    bottom_colour = shade(top_colour, rng.uniform(0.85, 1.0))
-  elif bottom == "jeans":
-    bottom_colour = _hsv(rng.uniform(0.57, 0.64), rng.uniform(0.25, 0.65), rng.uniform(0.28, 0.75))
-  elif rng.random() < 0.15:
-    bottom_colour = _hsv(rng.uniform(0.56, 0.66), rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75))
-  else:
-    bottom_colour = _cloth(rng, dark=0.2)
-  tone = rng.choice([0.33, 0.45, 0.62, 0.78, 0.88, 0.95], p=[0.08, 0.12, 0.15, 0.2, 0.25, 0.2])
-  skin = _hsv(0.06 + rng.normal(0, 0.008), 0.62 - 0.35 * tone + rng.normal(0, 0.03), tone + rng.normal(0, 0.02))
+    return shade(top_colour, rng.uniform(0.85, 1.0))
+  if bottom == "jeans":
+    return _hsv(rng.uniform(0.57, 0.64), rng.uniform(0.25, 0.65), rng.uniform(0.28, 0.75))
+  if rng.random() < 0.16:
+    return _hsv(rng.uniform(0.56, 0.66), rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75))
+  return _cloth(rng, dark=0.2)
+
+
+def sample_look(rng: np.random.Generator, scene: SceneKind, sunny: bool) -> Look:
+  """Draws what a person of this scene looks like; attributes depend on each other as in life."""
+  odds = scene.odds
+  male = _chance(rng, 0.62, odds.get("male", 0.0))
+  back = bool(rng.random() < 0.17)
+  top, bottom = _garments(rng, scene, male)
+  logo, pattern = _decoration(rng, scene, top, back)
+  hair = pick(rng, _HAIR_OF_MEN if male else _HAIR_OF_WOMEN)
+  hat = eyewear = None
+  if _chance(rng, 0.208, odds.get("hat", 0.0) + (0.35 if sunny else -0.1) + (0.15 if male else -0.2)):
+    hat = pick(rng, {"cap": 0.42, "brim": 0.22, "beanie": 0.16, "helmet": 0.13, "cone": 0.07})
+  if _chance(rng, 0.050, odds.get("sunglass", 0.0) + (0.7 if sunny else -0.5) + (0.5 if hat else -0.1)):
+    eyewear = "dark"
+  elif rng.random() < 0.10:
+    eyewear = "clear"
+  tone = float(rng.choice([0.33, 0.45, 0.62, 0.78, 0.88, 0.95], p=[0.08, 0.12, 0.15, 0.2, 0.25, 0.2]))
+  top_colour = _cloth(rng, dark=0.35 if top == "suit" else 0.0)
   return Look(
-    male=male, back=back, yaw=float(rng.uniform(-1, 1)), tilt=float(rng.normal(0, 0.10)), hair=hair, hat=hat, eyewear=eyewear,
-    face_mask=_chance(rng, 0.025, odds("mask")), beard=male and bool(rng.random() < 0.38), top=top, bottom=bottom, pattern=pattern, logo=logo,
+    male=male,
+    back=back,
+    yaw=float(rng.uniform(-1, 1)),
+    tilt=float(rng.normal(0, 0.10)),
+    hair=hair,
+    hat=hat,
+    eyewear=eyewear,
+    face_mask=_chance(rng, 0.024, odds.get("mask", 0.0)),
+    beard=male and bool(rng.random() < 0.38),
+    top=top,
+    bottom=bottom,
+    pattern=pattern,
+    logo=logo,
     extra=pick(rng, {"": 0.68, "bag": 0.12, "scarf": 0.07, "lanyard": 0.07, "headband": 0.06}) or None,
-    held="sign" if _chance(rng, 0.03, odds("sign")) else pick(rng, {"": 0.82, "bag": 0.12, "cup": 0.06}) or None,
-    skin=skin, hair_colour=_hair_colour(rng), hat_colour=_cloth(rng), top_colour=top_colour, second_colour=second, bottom_colour=bottom_colour,
-    shoe_colour=_cloth(rng, dark=0.3), accent=_contrast(rng, top_colour),
+    held="sign" if _chance(rng, 0.03, odds.get("sign", 0.0)) else pick(rng, {"": 0.82, "bag": 0.12, "cup": 0.06}) or None,
+    skin=_hsv(0.06 + rng.normal(0, 0.008), 0.62 - 0.35 * tone + rng.normal(0, 0.03), tone + rng.normal(0, 0.02)),
+    hair_colour=_hair_colour(rng),
+    hat_colour=_cloth(rng),
+    top_colour=top_colour,
+    second_colour=_contrast(rng, top_colour),
+    bottom_colour=_bottom_colour(rng, top, bottom, top_colour),
+    shoe_colour=_cloth(rng, dark=0.3),
+    accent=_contrast(rng, top_colour),
     mask_colour=_cloth(rng) if rng.random() < 0.3 else _hsv(0.55, rng.uniform(0, 0.3), rng.uniform(0.75, 0.95)),
-    lens_colour=_hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.05, 0.22)), skirt_length=float(rng.uniform(0.65, 1.3)),
-    dress=bottom == "skirt" and top in ("tank", "tshirt", "sweater") and bool(rng.random() < 0.45), detail=bool(rng.random() < 0.5))
+    lens_colour=_hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.05, 0.22)),
+    skirt_length=float(rng.uniform(0.65, 1.3)),
+    dress=bottom == "skirt" and top in ("tank", "tshirt", "sweater") and bool(rng.random() < 0.45),
+    detail=bool(rng.random() < 0.5))

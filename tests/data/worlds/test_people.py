@@ -1,5 +1,6 @@
 """Synthetic street scenes: layout, labels, masks, determinism."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from attr_jax.data.worlds import people, people_figure, people_look, people_scene
+from attr_jax.data.worlds import people, people_figure, people_look, people_scene, people_sheet
 from attr_jax.data.worlds.people_look import LONG_SLEEVES, SCENES
 from attr_jax.errors import InputError
 
@@ -155,7 +156,7 @@ def _looks(number: int) -> list:
 
 
 def test_what_a_part_hides_is_unspecified():
-  full = np.full(people_scene.NUM_PARTS, 1000)
+  full = np.full(people_sheet.NUM_PARTS, 1000)
   for look in _looks(40):
     shown = people_scene.labels(look, full, full)
     assert not {shown[i] for name, i in INDEX.items() if name not in ("sunglass", "faceMask")} & {0}
@@ -164,7 +165,7 @@ def test_what_a_part_hides_is_unspecified():
     for name, worn in (("sunglass", look.eyewear == "dark"), ("faceMask", look.face_mask)):
       assert shown[INDEX[name]] == (0 if look.back else 1 if worn else -1)
     no_legs = full.copy()
-    no_legs[[people_scene.THIGH, people_scene.SHIN]] = 0
+    no_legs[[people_sheet.THIGH, people_sheet.SHIN]] = 0
     hidden = people_scene.labels(look, no_legs, full)
     assert all(hidden[INDEX[name]] == 0 for name in ("shorts", "jeans", "longPants", "skirt"))
     assert hidden[INDEX["Hat"]] == shown[INDEX["Hat"]]
@@ -184,9 +185,7 @@ def test_targets_seen_from_behind_have_no_face():
   ("LOGO", {"logo": "chest"}, {"logo": None}),
 ])
 def test_attributes_are_in_the_pixels(part, with_it, without):
-  """A hat or a print changes pixels where its part lies, and only near there."""
-  import dataclasses
-
+  """A hat or a print changes the pixels where its part lies."""
   pixels = []
   for change in (with_it, without):
     look = dataclasses.replace(_looks(1)[0], back=False, top="tshirt", pattern=None, held=None, extra=None, bottom="pants", **change)
@@ -194,7 +193,7 @@ def test_attributes_are_in_the_pixels(part, with_it, without):
     layer = people_figure.Layer(np.zeros((300, 300, 3), np.uint8), np.zeros((300, 300), np.uint8), 240.0, 1, np.array([-0.6, -0.2]))
     people_figure.draw_figure(np.random.default_rng(1), look, pose, layer)
     pixels.append(layer)
-  where = pixels[0].part() == getattr(people_scene, part)
-  assert where.sum() > 100 and not (pixels[1].part() == getattr(people_scene, part)).any()
+  where = pixels[0].part() == getattr(people_sheet, part)
+  assert where.sum() > 100 and not (pixels[1].part() == getattr(people_sheet, part)).any()
   changed = (pixels[0].rgb != pixels[1].rgb).any(-1)
   assert changed[where].mean() > 0.5
