@@ -120,7 +120,7 @@ def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def import_resnet(state_dict: Mapping[str, np.ndarray], params: Tree, batch_stats: Tree) -> tuple[Tree, Tree, Report]:
   """Puts torchvision-layout weights into the ResNet trunk (and classifier) of a model's variables.
 
-  The trunk is `params["backbone"]`, else the one subtree with `stem` and `stage1` to `stage4`, or `params` itself;
+  The trunk is `params["backbone"]`, else the one subtree with `stem` and `stage2` to `stage4`, or `params` itself;
   the classifier is `params["classifier"]`. A tensor that does not fit (the 1000-way `fc` of ImageNet) leaves the
   model's own in place and is reported.
 
@@ -175,10 +175,15 @@ def save_safetensors(path: str | os.PathLike, params: Tree, batch_stats: Tree, m
     params: tree of arrays.
     batch_stats: likewise, may be empty.
     metadata: strings kept in the file's header.
+
+  Raises:
+    InputError: the folder of `path` does not exist.
   """
   flat = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats}, sep="/")
   tensors = {name: np.ascontiguousarray(value) for name, value in flat.items()}
   path = pathlib.Path(path)
+  if not path.parent.is_dir():
+    raise InputError(f"{path}: its folder does not exist; create it first")
   partial = path.with_name(f".{path.name}.{os.getpid()}")
   try:
     safetensors.numpy.save_file(tensors, partial, metadata=dict(metadata))
@@ -196,8 +201,11 @@ def load_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str,
   flat = load_state_dict(path)
   if not _is_own(flat):
     raise InputError(f"{path}: holds no 'params/...' names; convert it with `attr-jax import-weights`")
-  with safetensors.safe_open(path, framework="numpy") as file:
-    metadata = file.metadata() or {}
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      metadata = file.metadata() or {}
+  except safetensors.SafetensorError as error:
+    raise InputError(f"{path}: is no .safetensors file") from error
   tree = traverse_util.unflatten_dict(flat, sep="/")
   return tree["params"], tree.get("batch_stats", {}), metadata
 
@@ -316,7 +324,7 @@ def _to_torch(key: str, value: np.ndarray) -> np.ndarray:
 
 def _find_trunk(params: Tree) -> tuple[str, ...]:
   """The path of the ResNet in a model's parameters."""
-  parts = {"stem", "stage1", "stage2", "stage3", "stage4"}
+  parts = {"stem", "stage2", "stage3", "stage4"}  # stage 1 of "tiny" has no parameters
   found = []
 
   def search(tree: Any, path: tuple[str, ...]) -> None:

@@ -224,6 +224,17 @@ def test_save_safetensors_keeps_bits_and_metadata(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+def test_own_names_need_safetensors_and_a_folder(tmp_path):
+  np.savez(tmp_path / "m.npz", **{"params/a": np.zeros(2, np.float32)})
+  with pytest.raises(InputError, match="no .safetensors file"):
+    weights.load_safetensors(tmp_path / "m.npz")
+  np.savez(tmp_path / "m.npz", a=np.zeros(2, np.float32))
+  with pytest.raises(InputError, match="holds no 'params/...'"):
+    weights.load_safetensors(tmp_path / "m.npz")
+  with pytest.raises(InputError, match="folder does not exist"):
+    weights.save_safetensors(tmp_path / "none" / "m.safetensors", {"a": np.zeros(2)}, {}, {})
+
+
 # Reading .pth.
 
 

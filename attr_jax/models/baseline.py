@@ -23,7 +23,6 @@ class Model(nn.Module):
     width: of the trunk; None takes the one of the depth.
     dtype: of the computation; parameters, statistics and logits are float32.
     zero_init_last: start every residual block as the identity.
-    conv_impl: "conv", "dot", or None for the one of the depth.
     bn_axis_name: mesh axis of the batch statistics inside shard_map, see `ResNet`.
   """
 
@@ -32,7 +31,6 @@ class Model(nn.Module):
   width: int | None = None
   dtype: Any = jnp.float32
   zero_init_last: bool = False
-  conv_impl: str | None = None
   bn_axis_name: str | None = None
 
   @nn.compact
@@ -52,7 +50,6 @@ class Model(nn.Module):
         depth=self.depth,
         width=self.width,
         dtype=self.dtype,
-        conv_impl=self.conv_impl,
         zero_init_last=self.zero_init_last,
         bn_axis_name=self.bn_axis_name,
         name="backbone",
