@@ -126,10 +126,10 @@ def load_config(path: str, overrides: list[str]) -> Any:
 
   if not pathlib.Path(path.partition(":")[0]).is_file():
     raise InputError(f"config file {path.partition(':')[0]} does not exist")
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+  values, argv = flags.FlagValues(), ["attr-jax", f"--config={path}", *overrides]
+  config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
   try:
-    values(["attr-jax", f"--config={path}", *overrides])
+    values(argv)
     return values.config
   except InputError:
     raise

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -79,6 +80,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
 
   model = models.build(config.model, len(data.info.label_names), config.compute_dtype)
   objective = make_objective(config, data.info)
+  _check_model(config, model, objective)
   schedule = optim.make_schedule(config, total, len(train_source))
   tx = optim.make_optimizer(config, schedule)
   checkpoints = checkpoint_lib.Checkpoints(workdir / "checkpoints")
@@ -166,6 +168,20 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: state_lib.T
   if resumed_at is not None:
     lines.append(f"resuming   from step {resumed_at}")
   return "\n".join(lines)
+
+
+def _check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) -> None:
+  """Traces model and objective by shapes alone, so that a wrong option is named before anything is compiled."""
+  def trace() -> jax.Array:
+    image = jnp.zeros((1, *config.input.size, 3))
+    (logits, out), _ = model.init_with_output(jax.random.key(0), image, train=False)
+    batch = {"label": jnp.zeros(logits.shape, jnp.uint8), "known": jnp.ones(logits.shape, bool), "id": jnp.zeros(1, jnp.int32)}
+    return objective(logits, out, batch, {})[0]
+
+  try:
+    jax.eval_shape(trace)
+  except ValueError as error:
+    raise InputError(f"config.model or config.loss: {error}") from error
 
 
 class _Preemption:

@@ -11,11 +11,11 @@ def get_config(arg=None):
   options = config_lib.parse_arg(arg, tiny=False)
   config = config_lib.default_config()
   config.data.world = "people"
-  config.data.world_count = 7000
+  config.data.world_count = 9000
   config.data.size = "88x52"
   config.model.depth = "tiny"
-  config.batch_size = 64
-  config.total_epochs = 12.0
+  config.batch_size = 32
+  config.total_epochs = 10.0
 
   # People are tall: 80x48 shows heads as large as 80x80 would, for 60 % of the work.
   config.input.resize = (88, 52)
@@ -26,9 +26,10 @@ def get_config(arg=None):
 
   config.loss.unspecified = "ignore"
   config.optimizer.name = "adam"
-  config.optimizer.learning_rate = 0.003
+  config.optimizer.learning_rate = 0.002
   config.optimizer.weight_decay = 1e-4
   config.optimizer.clip_norm = 10.0
+  config.optimizer.ema_decay = 0.99
   config.schedule.name = "cosine"
   config.schedule.warmup_epochs = 0.5
   config.evaluate.every_epochs = 2.0

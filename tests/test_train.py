@@ -109,7 +109,7 @@ def test_other_config_in_the_same_folder_is_refused(config, tmp_path):
   train.train_and_evaluate(config, tmp_path / "run", quiet=True)
   (tmp_path / "run" / "DONE").unlink()
   config.optimizer.learning_rate = 0.5
-  with pytest.raises(InputError, match="another config .*learning_rate: 0.02 -> 0.5"):
+  with pytest.raises(InputError, match="another config .*learning_rate: .* -> 0.5"):
     train.train_and_evaluate(config, tmp_path / "run", quiet=True)
 
 
@@ -129,7 +129,7 @@ def test_options_change_what_is_trained(config, tmp_path):
     return np.concatenate([x.ravel() for x in jax.tree.leaves(final_params(tmp_path / name))])
 
   config.data.test_split = ""
-  config.total_steps = 3
+  config.total_steps, config.optimizer.name = 3, "sgd"
   base = trained("base")
   np.testing.assert_array_equal(base, trained("same"))
   for key, value in {
