@@ -52,6 +52,7 @@ def _small(config):
   for key in ("resize", "size", "full_size", "crop_sizes"):
     config.input[key] = quarter(config.input[key])
   config.input.crop_sizes = config.input.crop_sizes[:3]  # the smaller ones show too little
+  config.input.full_size = config.input.size  # a small trunk from scratch knows one scale only
   config.batch_size = 32
   config.total_epochs = 20.0
   config.optimizer.learning_rate = 0.01

@@ -20,7 +20,7 @@ def get_config(arg=None):
   # People are tall: 80x48 shows heads as large as 80x80 would, for 60 % of the work.
   config.input.resize = (88, 52)
   config.input.size = (80, 48)
-  config.input.full_size = (88, 52)
+  config.input.full_size = (80, 48)
   config.input.crop_sizes = (88, 84, 80)
   config.input.brightness = config.input.contrast = config.input.saturation = 0.2
 
