@@ -114,10 +114,10 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
       log.add(step, scalars)  # reads the scalars of the step before
       progress.step()
       stop, selected = preemption.reached(step), None
-      if val_source and not stop and (step % eval_every == 0 or step == total):
+      if val_source and not stop and _due(step, eval_every, total):
         log.finish()
         selected, state = _validate(config, state, predict, val_source, data.info, mesh, writer, progress, step, len(train_source))
-      if stop or selected is not None or step % save_every == 0 or step == total:
+      if stop or selected is not None or _due(step, save_every, total):
         log.finish()  # a state after a NaN must not be saved
         checkpoints.save(step, state, selected)
       if stop:
@@ -297,6 +297,11 @@ def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, c
     _say(jax.process_index() > 0, weights.summary(report))
     state = state_lib.with_variables(state, tx, params, batch_stats)
   return state, False
+
+
+def _due(step: int, every: int, total: int) -> bool:
+  """True every so many steps and at the end, but not twice in a row shortly before it."""
+  return step == total or (step % every == 0 and total - step >= every / 2)
 
 
 def _check_batches(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:

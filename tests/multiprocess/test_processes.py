@@ -82,7 +82,7 @@ def test_hosts_and_devices_give_the_same_run(world_dir, tmp_path):
 @pytest.mark.multiprocess
 def test_preempted_cluster_goes_on_with_other_devices(world_dir, tmp_path):
   options = ("--config.total_steps=400", "--config.checkpoint.every_steps=1000", "--config.evaluate.every_epochs=1000",
-             "--config.log_every_steps=1")
+             "--config.schedule.name=constant", "--config.optimizer.name=sgd", "--config.optimizer.learning_rate=0.01")
   workdir = tmp_path / "run"
   processes = cluster(workdir, world_dir, *options)
   wait_for_steps(workdir, 5, processes)

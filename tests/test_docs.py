@@ -1,0 +1,55 @@
+"""README and docs: every command parses, every link and file named exists."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from attr_jax import cli
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def commands():
+  """Every `attr-jax ...` of README, docs and the heads of config files that has all its arguments."""
+  found = set()
+  for page in [*PAGES, *sorted((REPOSITORY / "configs").glob("*.py"))]:
+    for line in page.read_text().splitlines():
+      match = re.search(r"attr-jax ((?:train|evaluate|predict|prepare|synthesize|export|import-weights) [^`#|]*)", line)
+      if match:
+        found.add(re.sub(r"\[.*", "", match[1]).replace("--count=N", "--count=5").strip())
+  return sorted(found)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_parse(command):
+  argv = shlex.split(command)
+  args, rest = cli._parse(argv)
+  if args.command == "train":
+    cli.load_config(str(REPOSITORY / args.config), rest)
+
+
+def test_there_are_commands():
+  assert len(commands()) >= 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_exist(page):
+  text = page.read_text()
+  for target in re.findall(r"\]\(([^)#:]+)\)", text):
+    assert (page.parent / target).exists(), target
+  for name in re.findall(r"`((?:attr_jax|tests|configs|docs)/[\w/.]+\.(?:py|md))`", text):
+    assert (REPOSITORY / name).exists(), name
+
+
+@pytest.mark.parametrize("config", ["quickstart.py:tiny", "baseline.py:tiny", "baseline.py:dataset=pa100k,tiny",
+                                    "baseline.py:dataset=pa100k,small", "baseline.py:depth=101,loss=exp_ratio"])
+def test_every_config_loads_and_passes_its_checks(config):
+  from attr_jax import config as config_lib
+  from attr_jax import evaluate
+
+  loaded = cli.load_config(f"{REPOSITORY}/configs/{config}", [])
+  config_lib.check(loaded)
+  evaluate.input_spec(loaded)
