@@ -25,7 +25,7 @@ _CHOICES = {
 }
 # Keys that a resumed run may change: they do not alter what was trained so far.
 _RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_every_steps",
-              "evaluate.", "checkpoint.", "input.threads", "tensorboard", "profile")
+              "evaluate.", "checkpoint.", "input.threads", "tensorboard")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -43,7 +43,6 @@ def default_config() -> ml_collections.ConfigDict:
   config.weights = ""  # ResNet weights to start from: file of import-weights, .safetensors, .npz or .pth
   config.log_every_steps = 20
   config.tensorboard = False
-  config.profile_steps = 0  # write a profiler trace of that many steps after the tenth
 
   config.data = ml_collections.ConfigDict()
   config.data.name = "wider_attribute"

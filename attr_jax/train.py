@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from clu import parameter_overview
 import jax
 from jax.experimental import multihost_utils
 import jax.numpy as jnp
@@ -73,6 +74,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   _check_batches(config, mesh)
   _prepare_world(config, quiet)
   data = evaluate.open_data(config)
+  data_ready = time.perf_counter()
   train_source = data.source(config.data.train_split)
   val_source = data.source(config.data.val_split) if config.data.val_split else None
   total = config_lib.total_steps(config, len(train_source))
@@ -89,6 +91,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
 
   train_step = steps.compile_train_step(steps.make_train_step(model, objective, tx, schedule, config, mesh), mesh)
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
+  if jax.process_index() == 0:
+    overview = parameter_overview.get_parameter_overview({"params": state.params, "batch_stats": state.batch_stats}, include_stats=False)
+    (workdir / "parameters.txt").write_text(overview + "\n")
   _say(quiet, run_header(config, model, state, mesh, data, total, start if resumed else None))
 
   batches = pipeline.train_iterator(
@@ -111,6 +116,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     for step in range(start + 1, total + 1):
       batch = sharding.put_batch(_without_extras(next(batches)), rows)
       state, scalars = train_step(state, batch, rng)
+      if step == start + 1:
+        writer.write_scalars(step, {"seconds_to_first_step": time.perf_counter() - data_ready})
       log.add(step, scalars)  # reads the scalars of the step before
       progress.step()
       stop, selected = preemption.reached(step), None

@@ -28,7 +28,7 @@ def test_run_folder(config, tmp_path):
   workdir = tmp_path / "run"
   config.total_steps, config.checkpoint.every_steps = 6, 2
   report = train.train_and_evaluate(config, workdir, quiet=True)
-  for name in ("config.json", "dataset.json", "environment.json", "metrics.jsonl", "model_card.md", "DONE",
+  for name in ("config.json", "dataset.json", "environment.json", "parameters.txt", "metrics.jsonl", "model_card.md", "DONE",
                "evaluation/test-full.json", "predictions/test-full.npz", "pictures/training.png",
                "pictures/test-full-attributes.png", "pictures/test-full-images.png"):
     assert (workdir / name).stat().st_size > 0, name
@@ -36,6 +36,8 @@ def test_run_folder(config, tmp_path):
   assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
   assert any("val/mAP" in line for line in lines)
   assert [line["compiled_train_steps"] for line in lines if "compiled_train_steps" in line] == [1]
+  assert lines[0]["seconds_to_first_step"] < 30
+  assert (workdir / "parameters.txt").read_text().splitlines()[-1].startswith("Total: 306,046")
   with np.load(workdir / "predictions" / "test-full.npz") as table:
     data = evaluate.open_data(config)
     label, known, ids = data.labels("test")
