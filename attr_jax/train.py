@@ -165,7 +165,7 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: state_lib.T
   splits = ", ".join(f"{name} {n}" for name, n in data.info.splits.items())
   lines = [
       f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
-      f"data       {data.info.name} ({splits}), {len(data.info.label_names)} labels",
+      f"data       {_data_name(config)} ({splits}), {len(data.info.label_names)} labels",
       f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
       f"loss       {config.loss.loss}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
       f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
@@ -414,14 +414,15 @@ def _finished_report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -
 def _model_card(config: ml_collections.ConfigDict, workdir: pathlib.Path, report: dict[str, Any]) -> str:
   _, info = evaluate.read_run_files(workdir)
   lines = [
-      f"# {config.model.name} (depth {config.model.depth}) on {info.name}",
+      f"# {config.model.name} (depth {config.model.depth}) on {_data_name(config)}",
       "",
       f"- labels ({len(info.label_names)}): {', '.join(info.label_names)}",
       f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
       f"(x / 255 - {tuple(config.input.mean)}) / {tuple(config.input.std)}",
       f"- loss: {config.loss.loss}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
       f"- starting weights: {config.weights or 'none, trained from scratch'}",
-      f"- training data: {info.name} {config.data.train_split}; licence: {info.licence}",
+      f"- training data: {_data_name(config)}, {config.data.train_split}; licence: "
+      + ("drawn by attr_jax, free to use" if config.data.world else info.licence),
       f"- checkpoint chosen on: {config.data.val_split or 'nothing (the last one)'} by {config.evaluate.select}",
       "",
   ]
@@ -429,6 +430,11 @@ def _model_card(config: ml_collections.ConfigDict, workdir: pathlib.Path, report
     lines += [f"Test split `{report['split']}`, view `{report['views']}`, step {report['step']}, "
               f"convention `{report['convention']}`:", "", "```", evaluate.metrics_table(report), "```", ""]
   return "\n".join(lines)
+
+
+def _data_name(config: ml_collections.ConfigDict) -> str:
+  """A synthetic world is not the data set whose layout it has."""
+  return f"synthetic {config.data.world}" if config.data.world else config.data.name
 
 
 def _say(quiet: bool, text: str) -> None:

@@ -176,7 +176,7 @@ def _report(builder, source: str | pathlib.Path, size: tuple[int, int]) -> dict[
 def _say_summary(say, target: pathlib.Path, builder) -> None:
   report = builder.report
   counts = ", ".join(f"{len(columns['id'])} {split}" for split, columns in builder.labels.items())
-  say(f"{target}: {counts}")
+  say(f"{builder.name}: {counts}")
   if report.skipped or report.clipped_boxes or report.dropped_boxes or report.converted:
     converted = ", ".join(f"{count} {kind}" for kind, count in sorted(report.converted.items())) or "none"
     say(f"  photos skipped: {len(report.skipped)}; boxes clipped: {report.clipped_boxes}, dropped: {report.dropped_boxes}; "
