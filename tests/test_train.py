@@ -130,13 +130,13 @@ def test_options_change_what_is_trained(config, tmp_path):
     train.train_and_evaluate(changed, tmp_path / name, quiet=True)
     return np.concatenate([x.ravel() for x in jax.tree.leaves(final_params(tmp_path / name))])
 
-  config.data.test_split = ""
-  config.total_steps, config.optimizer.name = 3, "sgd"
+  config.data.val_split = config.data.test_split = ""
+  config.total_steps, config.optimizer.name, config.schedule.warmup_epochs = 3, "sgd", 0.0
   base = trained("base")
   np.testing.assert_array_equal(base, trained("same"))
   for key, value in {
       "seed": 1, "optimizer.momentum": 0.0, "optimizer.weight_decay": 0.1, "optimizer.clip_norm": 0.01,
-      "optimizer.ema_decay": 0.5, "schedule.name": "constant", "schedule.warmup_epochs": 0.0,
+      "optimizer.ema_decay": 0.5, "schedule.name": "constant", "schedule.warmup_epochs": 0.5,
       "accumulate_steps": 2, "batch_norm_scope": "local", "compute_dtype": "bfloat16",
       "loss.loss": "inverse_ratio", "loss.unspecified": "negative", "loss.reduction": "mean",
       "input.brightness": 0.0, "input.flip": False, "input.crop": "none", "input.keep_ratio": True,
