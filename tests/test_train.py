@@ -122,6 +122,7 @@ def test_unknown_loss_option_is_named(config, tmp_path):
     train.train_and_evaluate(config, tmp_path / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_options_change_what_is_trained(config, tmp_path):
   """Every option below must leave its mark: a flag that is parsed and ignored is a defect."""
   def trained(name, **overrides):
