@@ -166,10 +166,11 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
   _start_jax()
   from attr_jax import evaluate
+  from attr_jax import run_folder
 
   report = evaluate.evaluate_runs(args.workdir, split=args.split, views=args.views, checkpoint=args.checkpoint,
                                   convention=args.convention, data_dir=args.data_dir)
-  print(evaluate.metrics_table(report))
+  print(run_folder.metrics_table(report))
   return 0
 
 

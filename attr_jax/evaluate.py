@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
@@ -14,11 +13,11 @@ import numpy as np
 import tqdm
 
 from attr_jax import checkpoint as checkpoint_lib
-from attr_jax import config as config_lib
 from attr_jax import metrics
 from attr_jax import models
 from attr_jax import optim
 from attr_jax import pictures
+from attr_jax import run_folder
 from attr_jax import sharding
 from attr_jax import state as state_lib
 from attr_jax import steps
@@ -58,7 +57,7 @@ def load_run(workdir: pathlib.Path, mesh: jax.sharding.Mesh, checkpoint: str = "
   Raises:
     InputError: not a run folder, no such checkpoint, or it does not fit.
   """
-  config, info = read_run_files(workdir)
+  config, info = run_folder.read_start(workdir)
   model = models.build(config.model, len(info.label_names), config.compute_dtype)
   tx = optim.make_optimizer(config, lambda step: 0.0)
   abstract = state_lib.abstract_state(model, tx, (*config.input.size, 3), {}, mesh)
@@ -73,15 +72,6 @@ def load_run(workdir: pathlib.Path, mesh: jax.sharding.Mesh, checkpoint: str = "
     checkpoints.close()
   params = optim.evaluation_params(state.params, state.opt_state)
   return Run(config, info, params, state.batch_stats, step, checkpoint, model)
-
-
-def read_run_files(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_lib.DatasetInfo]:
-  """The config and the data set's description that a run wrote at its start."""
-  for name in ("config.json", "dataset.json"):
-    if not (workdir / name).is_file():
-      raise InputError(f"{workdir} is not a run folder: {name} is missing")
-  config = config_lib.from_json((workdir / "config.json").read_text())
-  return config, info_lib.DatasetInfo.from_json((workdir / "dataset.json").read_text())
 
 
 def predict_split(
@@ -204,19 +194,9 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   if write and jax.process_index() == 0:
     name = "-".join([split, views] + [f"mean_of_{len(workdirs)}"] * (len(workdirs) > 1)
                     + [convention] * (convention != "native"))
-    write_report(workdirs[0], name, report, predictions)
+    run_folder.write_report(workdirs[0], name, report, predictions)
     draw_report(workdirs[0], name, report, predictions, dataset.source(split))
   return report
-
-
-def write_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
-                 predictions: Mapping[str, np.ndarray]) -> None:
-  """`evaluation/<name>.json` and `predictions/<name>.npz`."""
-  for folder in ("evaluation", "predictions"):
-    (workdir / folder).mkdir(exist_ok=True)
-  text = json.dumps(_without_nan(report), indent=2)
-  (workdir / "evaluation" / f"{name}.json").write_text(text + "\n")
-  np.savez_compressed(workdir / "predictions" / f"{name}.npz", **predictions)
 
 
 def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
@@ -235,25 +215,6 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
   chosen = np.linspace(0, len(label) - 1, min(num_images, len(label))).astype(int)
   shown = [images_lib.decode_jpeg(source[i]["image"]) for i in chosen]
   pictures.contact_sheet(shown, label[chosen], known[chosen], score[chosen], names, folder / f"{name}-images.png")
-
-
-def metrics_table(report: Mapping[str, Any]) -> str:
-  """The report as text of at most 80 columns."""
-  overall = report["metrics"]
-  head = ("mAP", "mA", "Acc", "Prec", "Rec", "F1", "F1-C", "F1-O")
-  lines = ["  ".join(f"{key:>6}" for key in head),
-           "  ".join(f"{_percent(overall.get(key)):>6}" for key in head), "",
-           f"{'attribute':<26}{'AP':>7}{'chance':>9}{'positive':>10}{'unspecified':>13}"]
-  for name, row in report["per_attribute"].items():
-    known = row["positives"] + row["negatives"]
-    chance = row["positives"] / known if known else math.nan
-    lines.append(f"{name[:25]:<26}{_percent(row['AP']):>7}{_percent(chance):>9}"
-                 f"{int(row['positives']):>10}{int(row['unspecified']):>13}")
-  if "mAP" in overall and "mean_positive_share" in overall:
-    lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
-  if overall.get("labels_without_positives"):
-    lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
-  return "\n".join(lines)
 
 
 def input_spec(config: ml_collections.ConfigDict) -> pipeline.InputSpec:
@@ -300,16 +261,3 @@ def _in_record_order(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.n
   return {
       key: value.swapaxes(0, 1).reshape(-1, *value.shape[3:]) for key, value in gathered.items()
   }
-
-
-def _without_nan(value: Any) -> Any:
-  """JSON has no NaN: undefined figures become null."""
-  if isinstance(value, Mapping):
-    return {k: _without_nan(v) for k, v in value.items()}
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
-def _percent(value: float | None) -> str:
-  return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"

@@ -3,30 +3,25 @@
 import datetime
 import functools
 import inspect
-import json
 import math
 import pathlib
-import platform
 import signal
-import subprocess
-import sys
 import time
 from typing import Any
 
-from clu import parameter_overview
 import jax
 from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-import attr_jax
 from attr_jax import checkpoint as checkpoint_lib
 from attr_jax import config as config_lib
 from attr_jax import evaluate
 from attr_jax import models
 from attr_jax import optim
 from attr_jax import pictures
+from attr_jax import run_folder
 from attr_jax import sharding
 from attr_jax import state as state_lib
 from attr_jax import steps
@@ -67,7 +62,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   workdir = pathlib.Path(workdir)
   if (workdir / "DONE").exists():
     _say(quiet, f"{workdir} is finished already; its figures are in {workdir / 'evaluation'}")
-    return _finished_report(config, workdir)
+    return run_folder.read_report(workdir, f"{config.data.test_split}-{config.evaluate.views}")
   preemption = _Preemption()  # from here on SIGTERM waits for the end of a step
 
   mesh = sharding.make_mesh()
@@ -78,7 +73,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   train_source = data.source(config.data.train_split)
   val_source = data.source(config.data.val_split) if config.data.val_split else None
   total = config_lib.total_steps(config, len(train_source))
-  _write_run_files(config, data.info, workdir)
+  run_folder.write_start(config, data.info, workdir)
 
   model = models.build(config.model, len(data.info.label_names), config.compute_dtype)
   objective = make_objective(config, data.info)
@@ -92,9 +87,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   train_step = steps.compile_train_step(steps.make_train_step(model, objective, tx, schedule, config, mesh), mesh)
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
-    overview = parameter_overview.get_parameter_overview({"params": state.params, "batch_stats": state.batch_stats}, include_stats=False)
-    (workdir / "parameters.txt").write_text(overview + "\n")
-  _say(quiet, run_header(config, model, state, mesh, data, total, start if resumed else None))
+    run_folder.write_parameters(workdir, state.params, state.batch_stats)
+  _say(quiet, run_folder.run_header(config, model, state, mesh, data.info, total, start if resumed else None))
 
   batches = pipeline.train_iterator(
       pipeline.train_dataset(
@@ -103,7 +97,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
       ),
       start, config.input.threads,
   )
-  progress = writers.Progress(total, start, config.batch_size, quiet or jax.process_index() > 0)
+  progress = writers.Progress(total, start, quiet or jax.process_index() > 0)
   writer = _make_writer(config, workdir, start if resumed else 0)
   log = _StepLog(writer, progress, config, len(train_source), total)
   to_steps = lambda epochs: config_lib.epochs_to_steps(epochs, len(train_source), config.batch_size)
@@ -126,7 +120,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
         selected, state = _validate(config, state, predict, val_source, data.info, mesh, writer, progress, step, len(train_source))
       if stop or selected is not None or _due(step, save_every, total):
         log.finish()  # a state after a NaN must not be saved
-        checkpoints.save(step, state, selected)
+        writer.flush()
+      checkpoints.save(step, state, selected)
       if stop:
         checkpoints.wait()
         raise Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
@@ -138,7 +133,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     writer.close()
     checkpoints.close()
     preemption.close()
-  return _finish(config, workdir, total, quiet)
+  return _finish(config, data.info, workdir, total, quiet)
 
 
 def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo) -> Any:
@@ -153,28 +148,6 @@ def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo
   if config.loss.unspecified == "negative":
     ratio = ratio * np.array(info.known_ratio, np.float32)  # unspecified ones count as negatives
   return functools.partial(objective, positive_ratio=ratio, **config.loss)
-
-
-def run_header(config: ml_collections.ConfigDict, model: Any, state: state_lib.TrainState, mesh: jax.sharding.Mesh,
-               data: Any, total: int, resumed_at: int | None) -> str:
-  """What is trained, on what, and how: the lines above the progress bar."""
-  count = sum(x.size for x in jax.tree.leaves(state.params))
-  flops = steps.flops_per_image(model, state, (*config.input.size, 3))
-  micro = config.batch_size // config.accumulate_steps
-  bn_batch = micro // mesh.size if config.batch_norm_scope == "local" else micro
-  splits = ", ".join(f"{name} {n}" for name, n in data.info.splits.items())
-  lines = [
-      f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
-      f"data       {_data_name(config)} ({splits}), {len(data.info.label_names)} labels",
-      f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
-      f"loss       {config.loss.loss}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
-      f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
-      f"optimizer  {config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule, {total} steps",
-      f"devices    {mesh.size} x {jax.devices()[0].device_kind} on {jax.process_count()} hosts, {config.compute_dtype}",
-  ]
-  if resumed_at is not None:
-    lines.append(f"resuming   from step {resumed_at}")
-  return "\n".join(lines)
 
 
 def _check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) -> None:
@@ -330,46 +303,6 @@ def _prepare_world(config: ml_collections.ConfigDict, quiet: bool) -> None:
     multihost_utils.sync_global_devices("synthetic world")
 
 
-def _write_run_files(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path) -> None:
-  """config.json, dataset.json, environment.json; refuses a folder of another run."""
-  old = workdir / "config.json"
-  if old.exists():
-    changed = config_lib.differences(config_lib.from_json(old.read_text()), config)
-    if changed:
-      raise InputError(f"{workdir} holds a run with another config ({'; '.join(changed[:5])}); use another --workdir")
-  if jax.process_index() > 0:
-    return
-  workdir.mkdir(parents=True, exist_ok=True)
-  old.write_text(config_lib.to_json(config) + "\n")
-  (workdir / "dataset.json").write_text(info.to_json() + "\n")
-  (workdir / "environment.json").write_text(json.dumps(_environment(), indent=2) + "\n")
-
-
-def _environment() -> dict[str, Any]:
-  from importlib import metadata
-
-  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-  return {
-      "attr_jax": attr_jax.__version__,
-      "commit": _git_commit(),
-      "python": platform.python_version(),
-      "platform": platform.platform(),
-      "packages": {name: metadata.version(name) for name in packages},
-      "devices": [str(device) for device in jax.devices()],
-      "processes": jax.process_count(),
-      "command": sys.argv,
-      "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-  }
-
-
-def _git_commit() -> str | None:
-  command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "HEAD"]
-  try:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return None  # installed from a wheel
-
-
 def _make_writer(config: ml_collections.ConfigDict, workdir: pathlib.Path, resume_step: int) -> writers.MultiWriter:
   if jax.process_index() > 0:
     return writers.MultiWriter([])
@@ -384,7 +317,7 @@ def _without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {key: value for key, value in batch.items() if key != "valid"}
 
 
-def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, total: int, quiet: bool) -> dict[str, Any]:
+def _finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path, total: int, quiet: bool) -> dict[str, Any]:
   """Tests the best and the last checkpoint, draws the pictures, writes the card and DONE."""
   first = jax.process_index() == 0
   report: dict[str, Any] = {}
@@ -396,45 +329,14 @@ def _finish(config: ml_collections.ConfigDict, workdir: pathlib.Path, total: int
     report = evaluate.evaluate_runs([workdir], checkpoint="best", **options)
     last = report if report["step"] == total else evaluate.evaluate_runs([workdir], checkpoint="last", write=False, **options)
   if first:
-    (workdir / "model_card.md").write_text(_model_card(config, workdir, report))
+    (workdir / "model_card.md").write_text(run_folder.model_card(config, info, report))
     (workdir / "DONE").write_text(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") + "\n")
   if report:
-    _say(quiet, evaluate.metrics_table(report))
+    _say(quiet, run_folder.metrics_table(report))
     _say(quiet, f"best checkpoint (step {report['step']}) on {config.data.test_split}: "
                 f"mAP {100 * report['metrics']['mAP']:.1f}, last (step {last['step']}): {100 * last['metrics']['mAP']:.1f}")
   _say(quiet, f"pictures in {workdir / 'pictures'}, figures in {workdir / 'evaluation'}")
   return report
-
-
-def _finished_report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-  path = workdir / "evaluation" / f"{config.data.test_split}-{config.evaluate.views}.json"
-  return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _model_card(config: ml_collections.ConfigDict, workdir: pathlib.Path, report: dict[str, Any]) -> str:
-  _, info = evaluate.read_run_files(workdir)
-  lines = [
-      f"# {config.model.name} (depth {config.model.depth}) on {_data_name(config)}",
-      "",
-      f"- labels ({len(info.label_names)}): {', '.join(info.label_names)}",
-      f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
-      f"(x / 255 - {tuple(config.input.mean)}) / {tuple(config.input.std)}",
-      f"- loss: {config.loss.loss}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
-      f"- starting weights: {config.weights or 'none, trained from scratch'}",
-      f"- training data: {_data_name(config)}, {config.data.train_split}; licence: "
-      + ("drawn by attr_jax, free to use" if config.data.world else info.licence),
-      f"- checkpoint chosen on: {config.data.val_split or 'nothing (the last one)'} by {config.evaluate.select}",
-      "",
-  ]
-  if report:
-    lines += [f"Test split `{report['split']}`, view `{report['views']}`, step {report['step']}, "
-              f"convention `{report['convention']}`:", "", "```", evaluate.metrics_table(report), "```", ""]
-  return "\n".join(lines)
-
-
-def _data_name(config: ml_collections.ConfigDict) -> str:
-  """A synthetic world is not the data set whose layout it has."""
-  return f"synthetic {config.data.world}" if config.data.world else config.data.name
 
 
 def _say(quiet: bool, text: str) -> None:

@@ -12,7 +12,6 @@ import pathlib
 import sys
 from typing import Any
 
-import numpy as np
 import psutil
 import tqdm
 
@@ -36,9 +35,6 @@ class JsonlWriter:
     self._file.write(json.dumps({"step": step, **finite}) + "\n")
     self._file.flush()
 
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    del step, images  # pictures of a run are PNG files
-
   def flush(self) -> None:
     self._file.flush()
     os.fsync(self._file.fileno())
@@ -48,7 +44,7 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-  """Scalars and images for TensorBoard, through tensorboardX."""
+  """Scalars for TensorBoard, through tensorboardX."""
 
   def __init__(self, folder: pathlib.Path):
     try:
@@ -60,11 +56,6 @@ class TensorBoardWriter:
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     for name, value in scalars.items():
       self._writer.add_scalar(name, float(value), step)
-
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """images: name -> uint8 [H, W, 3]."""
-    for name, image in images.items():
-      self._writer.add_image(name, image, step, dataformats="HWC")
 
   def flush(self) -> None:
     self._writer.flush()
@@ -83,10 +74,6 @@ class MultiWriter:
     for writer in self._writers:
       writer.write_scalars(step, scalars)
 
-  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    for writer in self._writers:
-      writer.write_images(step, images)
-
   def flush(self) -> None:
     for writer in self._writers:
       writer.flush()
@@ -102,8 +89,7 @@ class Progress:
   On a terminal a bar of at most 80 columns; elsewhere one line per `write`.
   """
 
-  def __init__(self, total_steps: int, start_step: int, batch_size: int, quiet: bool = False):
-    self._batch_size = batch_size
+  def __init__(self, total_steps: int, start_step: int, quiet: bool = False):
     self._bar = tqdm.tqdm(
         total=total_steps, initial=start_step, unit="step", file=sys.stdout, ncols=80, mininterval=0.5,
         disable=quiet or not sys.stdout.isatty(),

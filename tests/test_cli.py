@@ -102,10 +102,10 @@ def test_predict_prints_a_table(capsys, workdir, photos):
 
 
 def test_predict_agrees_with_the_evaluation(workdir, world_dir):
-  from attr_jax import evaluate, predict
+  from attr_jax import evaluate, predict, run_folder
   from attr_jax.data import images
 
-  config, _ = evaluate.read_run_files(workdir)
+  config, _ = run_folder.read_start(workdir)
   source = evaluate.open_data(config).source("test")
   recognizer = predict.load_recognizer(workdir)
   scores = recognizer([images.decode_image(source[i]["image"]) for i in range(11)])
@@ -143,7 +143,7 @@ def test_exported_weights_start_another_run(workdir, tmp_path, capsys, world_dir
 def test_terminal_output_fits_80_columns(world_dir, tmp_path):
   result = subprocess.run(
       [sys.executable, "-m", "attr_jax", "train", f"--config={QUICKSTART}", f"--config.data.dir={world_dir}",
-       f"--workdir=run"], capture_output=True, text=True, cwd=tmp_path,
+       "--workdir=run"], capture_output=True, text=True, cwd=tmp_path,
       env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
   assert result.returncode == 0, result.stderr
   wide = [line for line in result.stdout.splitlines() if len(line) > 80]

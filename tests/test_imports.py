@@ -12,6 +12,7 @@ LEVELS = [
     {"models"},
     {"optim", "sharding", "checkpoint", "writers", "weights", "pictures"},
     {"state", "steps"},
+    {"run_folder"},
     {"train", "evaluate", "predict", "export"},
     {"cli"},
 ]

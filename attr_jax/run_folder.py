@@ -1,0 +1,181 @@
+"""What stands in a run's folder: config, environment, figures, model card.
+
+  config.json  dataset.json  environment.json  parameters.txt  metrics.jsonl  checkpoints/<step>/  tensorboard/
+  evaluation/<split>-<views>.json  predictions/<split>-<views>.npz  pictures/*.png  model_card.md  DONE
+"""
+
+from collections.abc import Mapping
+import datetime
+from importlib import metadata
+import json
+import math
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+from clu import parameter_overview
+import jax
+import ml_collections
+import numpy as np
+
+import attr_jax
+from attr_jax import config as config_lib
+from attr_jax import steps
+from attr_jax.data import info as info_lib
+from attr_jax.errors import InputError
+
+
+def write_start(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path) -> None:
+  """config.json, dataset.json, environment.json, by the first process.
+
+  Raises:
+    InputError: the folder holds a run with another config.
+  """
+  old = workdir / "config.json"
+  if old.exists():
+    changed = config_lib.differences(config_lib.from_json(old.read_text()), config)
+    if changed:
+      raise InputError(f"{workdir} holds a run with another config ({'; '.join(changed[:5])}); use another --workdir")
+  if jax.process_index() > 0:
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  old.write_text(config_lib.to_json(config) + "\n")
+  (workdir / "dataset.json").write_text(info.to_json() + "\n")
+  (workdir / "environment.json").write_text(json.dumps(_environment(), indent=2) + "\n")
+
+
+def read_start(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_lib.DatasetInfo]:
+  """The config and the data set's description that a run wrote at its start."""
+  for name in ("config.json", "dataset.json"):
+    if not (workdir / name).is_file():
+      raise InputError(f"{workdir} is not a run folder: {name} is missing")
+  config = config_lib.from_json((workdir / "config.json").read_text())
+  return config, info_lib.DatasetInfo.from_json((workdir / "dataset.json").read_text())
+
+
+def write_parameters(workdir: pathlib.Path, params: Any, batch_stats: Any) -> None:
+  """parameters.txt: name, shape and size of every parameter and statistic."""
+  variables = {"params": params, "batch_stats": batch_stats}
+  overview = parameter_overview.get_parameter_overview(variables, include_stats=False)
+  (workdir / "parameters.txt").write_text(overview + "\n")
+
+
+def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: jax.sharding.Mesh,
+               info: info_lib.DatasetInfo, total: int, resumed_at: int | None) -> str:
+  """What is trained, on what, and how: the lines above the progress bar."""
+  count = sum(x.size for x in jax.tree.leaves(state.params))
+  flops = steps.flops_per_image(model, state, (*config.input.size, 3))
+  micro = config.batch_size // config.accumulate_steps
+  bn_batch = micro // mesh.size if config.batch_norm_scope == "local" else micro
+  splits = ", ".join(f"{name} {n}" for name, n in info.splits.items())
+  lines = [
+      f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
+      f"data       {data_name(config)} ({splits}), {len(info.label_names)} labels",
+      f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
+      f"loss       {config.loss.loss}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
+      f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
+      f"optimizer  {config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule, {total} steps",
+      f"devices    {mesh.size} x {jax.devices()[0].device_kind} on {jax.process_count()} hosts, {config.compute_dtype}",
+  ]
+  if resumed_at is not None:
+    lines.append(f"resuming   from step {resumed_at}")
+  return "\n".join(lines)
+
+
+def write_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
+                 predictions: Mapping[str, np.ndarray]) -> None:
+  """`evaluation/<name>.json` and `predictions/<name>.npz`."""
+  for folder in ("evaluation", "predictions"):
+    (workdir / folder).mkdir(exist_ok=True)
+  text = json.dumps(_without_nan(report), indent=2)
+  (workdir / "evaluation" / f"{name}.json").write_text(text + "\n")
+  np.savez_compressed(workdir / "predictions" / f"{name}.npz", **predictions)
+
+
+def read_report(workdir: pathlib.Path, name: str) -> dict[str, Any]:
+  """The report of a finished evaluation, or {} where there is none."""
+  path = workdir / "evaluation" / f"{name}.json"
+  return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def metrics_table(report: Mapping[str, Any]) -> str:
+  """The report as text of at most 80 columns."""
+  overall = report["metrics"]
+  head = ("mAP", "mA", "Acc", "Prec", "Rec", "F1", "F1-C", "F1-O")
+  lines = ["  ".join(f"{key:>6}" for key in head),
+           "  ".join(f"{_percent(overall.get(key)):>6}" for key in head), "",
+           f"{'attribute':<26}{'AP':>7}{'chance':>9}{'positive':>10}{'unspecified':>13}"]
+  for name, row in report["per_attribute"].items():
+    known = row["positives"] + row["negatives"]
+    chance = row["positives"] / known if known else math.nan
+    lines.append(f"{name[:25]:<26}{_percent(row['AP']):>7}{_percent(chance):>9}"
+                 f"{int(row['positives']):>10}{int(row['unspecified']):>13}")
+  if "mAP" in overall and "mean_positive_share" in overall:
+    lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
+  if overall.get("labels_without_positives"):
+    lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
+  return "\n".join(lines)
+
+
+def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, report: Mapping[str, Any]) -> str:
+  """The text of `model_card.md`: what was trained on what, and how well it did."""
+  lines = [
+      f"# {config.model.name} (depth {config.model.depth}) on {data_name(config)}",
+      "",
+      f"- labels ({len(info.label_names)}): {', '.join(info.label_names)}",
+      f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
+      f"(x / 255 - {tuple(config.input.mean)}) / {tuple(config.input.std)}",
+      f"- loss: {config.loss.loss}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
+      f"- starting weights: {config.weights or 'none, trained from scratch'}",
+      f"- training data: {data_name(config)}, {config.data.train_split}; licence: "
+      + ("drawn by attr_jax, free to use" if config.data.world else info.licence),
+      f"- checkpoint chosen on: {config.data.val_split or 'nothing (the last one)'} by {config.evaluate.select}",
+      "",
+  ]
+  if report:
+    lines += [f"Test split `{report['split']}`, view `{report['views']}`, step {report['step']}, "
+              f"convention `{report['convention']}`:", "", "```", metrics_table(report), "```", ""]
+  return "\n".join(lines)
+
+
+def data_name(config: ml_collections.ConfigDict) -> str:
+  """A synthetic world is not the data set whose layout it has."""
+  return f"synthetic {config.data.world}" if config.data.world else config.data.name
+
+
+def _environment() -> dict[str, Any]:
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+  return {
+      "attr_jax": attr_jax.__version__,
+      "commit": _git_commit(),
+      "python": platform.python_version(),
+      "platform": platform.platform(),
+      "packages": {name: metadata.version(name) for name in packages},
+      "devices": [str(device) for device in jax.devices()],
+      "processes": jax.process_count(),
+      "command": sys.argv,
+      "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+  }
+
+
+def _git_commit() -> str | None:
+  command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "HEAD"]
+  try:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None  # installed from a wheel
+
+
+def _without_nan(value: Any) -> Any:
+  """JSON has no NaN: undefined figures become null."""
+  if isinstance(value, Mapping):
+    return {k: _without_nan(v) for k, v in value.items()}
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _percent(value: float | None) -> str:
+  return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"
