@@ -22,14 +22,14 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 QUICKSTART = f"{REPOSITORY}/configs/quickstart.py:tiny"
 
 
-def start(workdir, world_dir, *extra, devices=1, command=()):
+def start(workdir, world_dir, *extra, devices=1, config=QUICKSTART, **environment):
   """A training process of its own, its output in `<workdir>.log`."""
-  environment = os.environ | {
+  environment = os.environ | environment | {
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(REPOSITORY),
   }
   log = open(f"{workdir}.log", "a")
   return subprocess.Popen(
-      [*command, sys.executable, "-m", "attr_jax", "train", f"--config={QUICKSTART}", f"--config.data.dir={world_dir}",
+      [sys.executable, "-m", "attr_jax", "train", f"--config={config}", f"--config.data.dir={world_dir}",
        f"--workdir={workdir}", *extra], env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
@@ -141,6 +141,17 @@ def wait_for_saving(folder, process, timeout=20):
     if any("tmp" in path.name for path in folder.iterdir()):
       return True
   return False
+
+
+@pytest.mark.slow
+def test_first_step_of_the_quickstart_comes_within_30_seconds(world_dir, tmp_path):
+  """At its full size, with nothing compiled before; only the number of people is that of the tests."""
+  workdir = tmp_path / "run"
+  process = start(workdir, world_dir, "--config.data.world_count=120", "--config.total_steps=2",
+                  config=f"{REPOSITORY}/configs/quickstart.py", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cold"))
+  finish(process, workdir)
+  lines = writers.read_jsonl(workdir / "metrics.jsonl")
+  assert [line["seconds_to_first_step"] for line in lines if "seconds_to_first_step" in line][0] < 30
 
 
 @pytest.mark.slow
