@@ -59,8 +59,10 @@ def load_run(workdir: pathlib.Path, mesh: jax.sharding.Mesh, checkpoint: str = "
   """
   config, info = run_folder.read_start(workdir)
   model = models.build(config.model, len(info.label_names), config.compute_dtype)
-  tx = optim.make_optimizer(config, lambda step: 0.0)
-  abstract = state_lib.abstract_state(model, tx, (*config.input.size, 3), {}, mesh)
+  tx = optim.make_optimizer(config, lambda step: 0.0, models.trainable_groups(config.model.name, config.loss))
+  num_train = sum(info.splits[name] for name in config.data.train_split.split("+"))
+  memory = models.initial_memory(config.model.name, num_train, len(info.label_names))
+  abstract = state_lib.abstract_state(model, tx, (*config.input.size, 3), memory, mesh)
   folder = workdir / "checkpoints"
   if not folder.is_dir():
     raise InputError(f"{workdir} holds no checkpoints; has the run been trained?")

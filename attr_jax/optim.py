@@ -4,6 +4,7 @@ The torch rule: weight decay is added to the gradient and so enters the
 momentum; the learning rate multiplies the momentum buffer's output.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,8 +53,12 @@ def make_schedule(config: ml_collections.ConfigDict, total_steps: int, num_train
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-  """Clipping, weight decay, SGD/Adam/AdaGrad, plateau and averaging in one chain."""
+def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
+                   trainable: Sequence[str] | None = None) -> optax.GradientTransformation:
+  """Clipping, weight decay, SGD/Adam/AdaGrad, plateau, freezing and averaging in one chain.
+
+  `trainable` names the top-level parameter groups that change; None is all.
+  """
   options = config.optimizer
   mask = _is_kernel if options.weight_decay_on == "kernels" else None
   parts = []
@@ -64,6 +69,8 @@ def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) 
   parts.append(_update_rule(options, schedule))
   if config.schedule.name == "plateau":
     parts.append(_scale_by_plateau())
+  if trainable is not None:
+    parts.append(_freeze_others(tuple(trainable)))
   if options.ema_decay:
     parts.append(_average_parameters(options.ema_decay))
   return optax.chain(*parts)
@@ -81,6 +88,15 @@ def _update_rule(options: ml_collections.ConfigDict, schedule: optax.Schedule) -
 def _is_kernel(params: Any) -> Any:
   """True for kernels; False for BN scale and bias and all other biases."""
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _freeze_others(trainable: tuple[str, ...]) -> optax.GradientTransformation:
+  """Zero updates outside the named groups, whatever weight decay and momentum say."""
+  def update(updates: Any, params: Any = None) -> Any:
+    del params
+    return {name: group if name in trainable else jax.tree.map(jnp.zeros_like, group) for name, group in updates.items()}
+
+  return optax.stateless(update)
 
 
 def _scale_by_plateau() -> optax.GradientTransformation:

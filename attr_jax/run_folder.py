@@ -74,7 +74,7 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: 
       f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
       f"data       {data_name(config)} ({splits}), {len(info.label_names)} labels",
       f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
-      f"loss       {config.loss.loss}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
+      f"loss       {_loss_name(config)}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
       f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
       f"optimizer  {config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule, {total} steps",
       f"devices    {mesh.size} x {jax.devices()[0].device_kind} on {jax.process_count()} hosts, {config.compute_dtype}",
@@ -127,7 +127,7 @@ def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, re
       f"- labels ({len(info.label_names)}): {', '.join(info.label_names)}",
       f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
       f"(x / 255 - {tuple(config.input.mean)}) / {tuple(config.input.std)}",
-      f"- loss: {config.loss.loss}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
+      f"- loss: {_loss_name(config)}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
       f"- starting weights: {config.weights or 'none, trained from scratch'}",
       f"- training data: {data_name(config)}, {config.data.train_split}; licence: "
       + ("drawn by attr_jax, free to use" if config.data.world else info.licence),
@@ -138,6 +138,12 @@ def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, re
     lines += [f"Test split `{report['split']}`, view `{report['views']}`, step {report['step']}, "
               f"convention `{report['convention']}`:", "", "```", metrics_table(report), "```", ""]
   return "\n".join(lines)
+
+
+def _loss_name(config: ml_collections.ConfigDict) -> str:
+  """The named weighting; a method with a loss of its own has none."""
+  name = config.loss.get("loss", config.model.name)
+  return f"{name}, stage {config.loss.stage}" if "stage" in config.loss else name
 
 
 def data_name(config: ml_collections.ConfigDict) -> str:

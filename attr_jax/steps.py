@@ -25,6 +25,9 @@ def make_train_step(
     schedule: optax.Schedule,
     config: ml_collections.ConfigDict,
     mesh: jax.sharding.Mesh | None = None,
+    *,
+    remember: Callable[..., Any] | None = None,
+    num_train: int = 0,
 ) -> TrainStep:
   """Builds `train_step(state, batch, rng) -> (state, scalars)`.
 
@@ -40,6 +43,9 @@ def make_train_step(
     schedule: learning rate of an update count, for the log.
     config: the run's config (`input`, `accumulate_steps`, `batch_norm_scope`).
     mesh: needed for the "local" scope only.
+    remember: `(memory, logits, batch, epoch) -> memory` of models that carry something
+      between steps. Their batches also hold `epoch` int32 [B]: a batch may span two epochs.
+    num_train: samples of the training split, for `epoch`.
 
   Returns:
     A function of `batch` {image uint8 [B, H, W, 3], label, known, id} whose
@@ -58,37 +64,41 @@ def make_train_step(
       # The mean must be taken before the gradient: under shard_map gradients of
       # replicated parameters arrive already summed over devices.
       loss, parts, new_stats = jax.lax.pmean((loss, parts, new_stats), sharding.DATA_AXIS)
-    return loss, (parts, new_stats)
+    return loss, (parts, new_stats, logits)
 
-  def gradients(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[Any, Any, Any]:
-    """(gradients, batch_stats, scalars) of a batch, in micro-batches where asked."""
+  def gradients(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[Any, Any, Any, Any]:
+    """(gradients, batch_stats, scalars, logits) of a batch, in micro-batches where asked."""
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     count = config.accumulate_steps
 
     def one(carry: tuple[Any, Any], micro: Batch) -> tuple[tuple[Any, Any], Any]:
       total, stats = carry
-      (loss, (parts, stats)), grads = grad_fn(params, stats, memory, micro)
+      (loss, (parts, stats, logits)), grads = grad_fn(params, stats, memory, micro)
       total = jax.tree.map(lambda t, g: t + g / count, total, grads)
-      return (total, stats), {"loss": loss, **parts}
+      return (total, stats), ({"loss": loss, **parts}, logits)
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     if count == 1:
-      (grads, stats), scalars = one((zeros, batch_stats), batch)
-      return grads, stats, scalars
+      (grads, stats), (scalars, logits) = one((zeros, batch_stats), batch)
+      return grads, stats, scalars, logits
     micro_batches = jax.tree.map(functools.partial(_split, count), dict(batch))
-    (grads, stats), scalars = jax.lax.scan(one, (zeros, batch_stats), micro_batches)
-    return grads, stats, jax.tree.map(jnp.mean, scalars)
+    (grads, stats), (scalars, logits) = jax.lax.scan(one, (zeros, batch_stats), micro_batches)
+    logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])  # rows as before `_split`
+    return grads, stats, jax.tree.map(jnp.mean, scalars), logits
 
   if local:
     whole, rows = jax.P(), jax.P(sharding.DATA_AXIS)
     gradients = jax.shard_map(
-        gradients, mesh=mesh, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole, whole)
+        gradients, mesh=mesh, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole, whole, rows)
     )
 
   def train_step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
     step_rng = jax.random.fold_in(rng, state.step)
-    batch = dict(batch, jitter_key=preprocess.sample_keys(step_rng, batch["image"].shape[0]))
-    grads, batch_stats, scalars = gradients(state.params, state.batch_stats, state.memory, batch)
+    size = batch["image"].shape[0]
+    batch = dict(batch, jitter_key=preprocess.sample_keys(step_rng, size))
+    if remember:
+      batch["epoch"] = (state.step * size + jnp.arange(size)) // num_train
+    grads, batch_stats, scalars, logits = gradients(state.params, state.batch_stats, state.memory, batch)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     scalars |= {
         "grad_norm": optax.global_norm(grads),
@@ -100,6 +110,8 @@ def make_train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
+    if remember:
+      new_state = new_state.replace(memory=remember(state.memory, logits, batch, batch["epoch"]))
     return new_state, scalars
 
   return train_step

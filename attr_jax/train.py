@@ -9,6 +9,7 @@ import signal
 import time
 from typing import Any
 
+from flax import traverse_util
 import jax
 from jax.experimental import multihost_utils
 import jax.numpy as jnp
@@ -79,12 +80,16 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   objective = make_objective(config, data.info)
   _check_model(config, model, objective)
   schedule = optim.make_schedule(config, total, len(train_source))
-  tx = optim.make_optimizer(config, schedule)
+  tx = optim.make_optimizer(config, schedule, models.trainable_groups(config.model.name, config.loss))
   checkpoints = checkpoint_lib.Checkpoints(workdir / "checkpoints")
-  state, resumed = _restore_or_create(config, model, tx, checkpoints, mesh)
+  method = models.MODELS[config.model.name]
+  memory = models.initial_memory(config.model.name, len(train_source), len(data.info.label_names))
+  state, resumed = _restore_or_create(config, model, tx, memory, checkpoints, mesh)
   start = int(state.step)
 
-  train_step = steps.compile_train_step(steps.make_train_step(model, objective, tx, schedule, config, mesh), mesh)
+  train_step = steps.compile_train_step(steps.make_train_step(
+      model, objective, tx, schedule, config, mesh,
+      remember=getattr(method, "remember", None), num_train=len(train_source)), mesh)
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
     run_folder.write_parameters(workdir, state.params, state.batch_stats)
@@ -156,6 +161,8 @@ def _check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) 
     image = jnp.zeros((1, *config.input.size, 3))
     (logits, out), _ = model.init_with_output(jax.random.key(0), image, train=False)
     batch = {"label": jnp.zeros(logits.shape, jnp.uint8), "known": jnp.ones(logits.shape, bool), "id": jnp.zeros(1, jnp.int32)}
+    if config.input.masks:
+      batch["person_mask"] = jnp.zeros(image.shape[:3], jnp.uint8)
     return objective(logits, out, batch, {})[0]
 
   try:
@@ -262,14 +269,16 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
   return selected, state.replace(opt_state=opt_state)
 
 
-def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, checkpoints: checkpoint_lib.Checkpoints,
+def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, memory: Any, checkpoints: checkpoint_lib.Checkpoints,
                        mesh: jax.sharding.Mesh) -> tuple[state_lib.TrainState, bool]:
   """(state, resumed): the run's own newest checkpoint, else `config.weights`, else fresh."""
   shape = (*config.input.size, 3)
-  state = checkpoints.restore_newest(state_lib.abstract_state(model, tx, shape, {}, mesh))
+  state = checkpoints.restore_newest(state_lib.abstract_state(model, tx, shape, memory, mesh))
   if state is not None:
     return state, True
-  state = state_lib.create_state(model, tx, shape, {}, mesh, config.seed)
+  state = state_lib.create_state(model, tx, shape, memory, mesh, config.seed)
+  if pathlib.Path(config.weights or "-").is_dir():
+    return _start_from_run(config, state, tx, mesh), False
   if config.weights:
     params, batch_stats, report = weights.load_trunk(
         pathlib.Path(config.weights), sharding.to_host(state.params), sharding.to_host(state.batch_stats)
@@ -277,6 +286,20 @@ def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, c
     _say(jax.process_index() > 0, weights.summary(report))
     state = state_lib.with_variables(state, tx, params, batch_stats)
   return state, False
+
+
+def _start_from_run(config: ml_collections.ConfigDict, state: state_lib.TrainState, tx: Any,
+                    mesh: jax.sharding.Mesh) -> state_lib.TrainState:
+  """Everything of an earlier run's best checkpoint that the model has too: the stage before this one."""
+  run = evaluate.load_run(pathlib.Path(config.weights), mesh)
+  old = traverse_util.flatten_dict({"params": run.params, "batch_stats": run.batch_stats})
+  new = traverse_util.flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
+  shared = {path for path in old.keys() & new.keys() if old[path].shape == new[path].shape}
+  if not shared:
+    raise InputError(f"config.weights={config.weights}: that run has no parameter in common with this model")
+  _say(False, f"weights    {len(shared)} of {len(new)} arrays from {config.weights}, the others start fresh")
+  both = traverse_util.unflatten_dict({path: old[path] if path in shared else value for path, value in new.items()})
+  return state_lib.with_variables(state, tx, both["params"], both["batch_stats"])
 
 
 def _due(step: int, every: int, total: int) -> bool:

@@ -22,7 +22,7 @@ def get_config(arg=None):
   else:
     _people(config)
   if options.small:
-    _small(config)
+    config_lib.small(config)
   if options.loss:
     config.loss.loss = options.loss
   return config_lib.tiny(config) if options.tiny else config
@@ -43,19 +43,3 @@ def _pedestrians(config):
   config.input.keep_ratio = True
   config.loss.loss = "inverse_ratio"
   config.evaluate.select = "mA"
-
-
-def _small(config):
-  """A tiny trunk on images a quarter as large, from scratch."""
-  config.model.depth = "tiny"
-  quarter = lambda size: tuple(side // 4 for side in size)
-  for key in ("resize", "size", "full_size", "crop_sizes"):
-    config.input[key] = quarter(config.input[key])
-  config.input.crop_sizes = config.input.crop_sizes[:3]  # the smaller ones show too little
-  config.input.full_size = config.input.size  # a small trunk from scratch knows one scale only
-  config.batch_size = 32
-  config.total_epochs = 20.0
-  config.optimizer.learning_rate = 0.01
-  config.optimizer.clip_norm = 10.0
-  config.schedule.name = "cosine"
-  config.schedule.warmup_epochs = 1.0

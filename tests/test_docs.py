@@ -45,7 +45,8 @@ def test_links_and_files_exist(page):
 
 
 @pytest.mark.parametrize("config", ["quickstart.py:tiny", "baseline.py:tiny", "baseline.py:dataset=pa100k,tiny",
-                                    "baseline.py:dataset=pa100k,small", "baseline.py:depth=101,loss=exp_ratio"])
+                                    "baseline.py:dataset=pa100k,small", "baseline.py:depth=101,loss=exp_ratio",
+                                    "srn.py", "srn.py:world,small", "diaa.py", "diaa.py:variant=code,world,small", "dahar.py", "dahar.py:world,small"])
 def test_every_config_loads_and_passes_its_checks(config):
   from attr_jax import config as config_lib
   from attr_jax import evaluate

@@ -10,9 +10,15 @@ import jax.numpy as jnp
 
 from attr_jax.errors import InputError
 from attr_jax.models import baseline
+from attr_jax.models import dahar
+from attr_jax.models import diaa
+from attr_jax.models import srn
 
 MODELS: dict[str, ModuleType] = {
     "baseline": baseline,
+    "dahar": dahar,
+    "diaa": diaa,
+    "srn": srn,
 }
 
 
@@ -40,3 +46,15 @@ def build(options: Mapping[str, Any], num_labels: int, dtype: Any = "float32") -
   if str(options.get("depth")).isdigit():
     options["depth"] = int(options["depth"])
   return model(num_labels=num_labels, dtype=jnp.dtype(dtype), **options)
+
+
+def initial_memory(name: str, num_train: int, num_labels: int) -> Any:
+  """What the method carries between steps at the start; {} for most."""
+  init = getattr(MODELS[name], "init_memory", None)
+  return init(num_train, num_labels) if init else {}
+
+
+def trainable_groups(name: str, loss: Mapping[str, Any]) -> tuple[str, ...] | None:
+  """Top-level parameter groups that `config.loss.stage` trains; None: all of them."""
+  groups = getattr(MODELS[name], "TRAINABLE", None)
+  return groups.get(loss["stage"]) if groups and "stage" in loss else None

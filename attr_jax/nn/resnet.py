@@ -146,11 +146,16 @@ class Stage(nn.Module):
   num_blocks: int
   stride: int
 
-  @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
+    return self.blocks(x, train)[-1]
+
+  @nn.compact
+  def blocks(self, x: Array, train: bool) -> list[Array]:
+    """x and what stands after each block: entry n is the output of the first n blocks."""
+    maps = [x]
     for i in range(self.num_blocks):
-      x = self.block(self.features, self.stride if i == 0 else 1, name=f"block{i}")(x, train)
-    return x
+      maps.append(self.block(self.features, self.stride if i == 0 else 1, name=f"block{i}")(maps[-1], train))
+    return maps
 
 
 class ResNet(nn.Module):
