@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from attr_jax import losses
+from attr_jax.nn.attention import classify
 from attr_jax.nn.resnet import ResNet
 
 
@@ -55,13 +56,9 @@ class Model(nn.Module):
         name="backbone",
     )
     out = trunk(inputs, train)
-    # In float32: a mean over bf16 values would be rounded once per addition.
-    cells = out["stage4"].astype(jnp.float32)
-    out["features"] = cells.mean(axis=(1, 2))
-    classifier = nn.Dense(self.num_labels, kernel_init=nn.initializers.normal(0.01), name="classifier")
-    logits = classifier(out["features"])
-    out["heatmap"] = jnp.dot(cells, classifier.variables["params"]["kernel"])
-    return logits, out
+    head = classify(out["stage4"], self.num_labels)
+    logits = head.pop("logits")
+    return logits, out | head
 
 
 def objective(
