@@ -143,6 +143,19 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
   return options
 
 
+def at_size(config: ml_collections.ConfigDict, options: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A paper's config as it is, or smaller, by the options that its file shares with the others.
+
+  `options.small`: `small`. `options.world`: 9,000 drawn people in place of
+  WIDER-Attribute. `options.tiny`: `tiny`, on 120 drawn people.
+  """
+  if options.small:
+    config = small(config)
+  if options.world:
+    config = _on_drawn_people(config, 9000)
+  return _on_drawn_people(tiny(config), 120) if options.tiny else config
+
+
 def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A tiny trunk on images a quarter as large, from scratch: minutes on a laptop."""
   config.model.depth = "tiny"
@@ -159,7 +172,7 @@ def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return config
 
 
-def synthetic_people(config: ml_collections.ConfigDict, count: int) -> ml_collections.ConfigDict:
+def _on_drawn_people(config: ml_collections.ConfigDict, count: int) -> ml_collections.ConfigDict:
   """Trains on drawn people in place of WIDER-Attribute, prepared at the size that the input needs."""
   config.data.name, config.data.world, config.data.world_count = "wider_attribute", "people", count
   config.data.size = "x".join(map(str, config.input.resize))

@@ -24,10 +24,4 @@ def get_config(arg=None):
   config.loss.mask_weight = 1.0 if config.input.masks else 0.0
   config.batch_size = 32
   config.optimizer.learning_rate = 0.003
-  if options.small:
-    config_lib.small(config)
-  if options.world:
-    config_lib.synthetic_people(config, 9000)
-  if options.tiny:
-    config_lib.synthetic_people(config_lib.tiny(config), 120)
-  return config
+  return config_lib.at_size(config, options)

@@ -20,10 +20,4 @@ def get_config(arg=None):
   config.loss.class_weight = "exp_neg_prior" if options.variant == "paper" else "deepmar_ratio"
   config.batch_size = 32
   config.optimizer.learning_rate = 0.001
-  if options.small:
-    config_lib.small(config)
-  if options.world:
-    config_lib.synthetic_people(config, 9000)
-  if options.tiny:
-    config_lib.synthetic_people(config_lib.tiny(config), 120)
-  return config
+  return config_lib.at_size(config, options)

@@ -21,10 +21,5 @@ def get_config(arg=None):
   config.optimizer.learning_rate = 0.001
   config.schedule.name = "step"
   if options.small:
-    config_lib.small(config)
     config.data.train_split = "train"
-  if options.world:
-    config_lib.synthetic_people(config, 9000)
-  if options.tiny:
-    config_lib.synthetic_people(config_lib.tiny(config), 120)
-  return config
+  return config_lib.at_size(config, options)
