@@ -27,7 +27,7 @@ def groups_of(workdir):
   return {name: np.concatenate([np.ravel(x) for x in jax.tree.leaves(group)]) for name, group in run.params.items()}
 
 
-@pytest.mark.parametrize("name", ["srn.py:tiny", "dahar.py:tiny", pytest.param("dahar.py:design=B,tiny", marks=pytest.mark.slow),
+@pytest.mark.parametrize("name", ["dahar.py:tiny", pytest.param("srn.py:tiny", marks=pytest.mark.slow), pytest.param("dahar.py:design=B,tiny", marks=pytest.mark.slow),
                                   pytest.param("srn.py:variant=released,tiny", marks=pytest.mark.slow),
                                   pytest.param("diaa.py:variant=code,tiny", marks=pytest.mark.slow)])
 def test_trains_and_is_restored(name, world_dir, tmp_path):
@@ -70,6 +70,7 @@ def test_diaa_history_survives_a_resume(world_dir, tmp_path, monkeypatch):
     np.testing.assert_array_equal(a[name], b[name])
 
 
+@pytest.mark.slow
 def test_stages_train_their_groups_and_start_from_the_run_before(world_dir, tmp_path):
   train.train_and_evaluate(load("srn.py:stage=cls,tiny", world_dir), tmp_path / "one", quiet=True)
   second = load("srn.py:stage=att,tiny", world_dir, weights=str(tmp_path / "one"))
@@ -79,6 +80,7 @@ def test_stages_train_their_groups_and_start_from_the_run_before(world_dir, tmp_
   assert changed == {"attention"}
 
 
+@pytest.mark.slow
 def test_a_run_of_another_method_gives_what_it_shares(config, world_dir, tmp_path):
   config.data.test_split = ""
   train.train_and_evaluate(config, tmp_path / "baseline", quiet=True)
