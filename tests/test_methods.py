@@ -1,5 +1,7 @@
 """SRN, DIAA and Da-HAR through the training loop: memory, frozen groups, stages that build on each other."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from attr_jax import sharding
 from attr_jax import state as state_lib
 from attr_jax import train
 from attr_jax import writers
-from conftest import REPOSITORY
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
 def load(name, world_dir, **overrides):
