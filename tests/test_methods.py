@@ -30,11 +30,9 @@ def groups_of(workdir):
   return {name: np.concatenate([np.ravel(x) for x in jax.tree.leaves(group)]) for name, group in run.params.items()}
 
 
-@pytest.mark.parametrize("name", [
-    "dahar.py:tiny",
-    *(pytest.param(name, marks=pytest.mark.slow)
-      for name in ("dahar.py:design=B,tiny", "srn.py:tiny", "srn.py:variant=released,tiny", "diaa.py:variant=code,tiny")),
-])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dahar.py:tiny", "dahar.py:design=B,tiny", "srn.py:tiny", "srn.py:variant=released,tiny",
+                                  "diaa.py:variant=code,tiny"])
 def test_trains_and_is_restored(name, world_dir, tmp_path):
   train.train_and_evaluate(load(name, world_dir), tmp_path / "run", quiet=True)
   lines = writers.read_jsonl(tmp_path / "run" / "metrics.jsonl")

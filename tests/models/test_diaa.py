@@ -468,6 +468,7 @@ def sharded_run(devices):
   return jax.device_get((loss, parts, gradient["classifier"], gradient["head0"]["map_conv1"], memory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_number_of_devices_does_not_matter(devices):
   if len(jax.devices()) < devices:
