@@ -3,7 +3,8 @@
 A sample is a dict; `image` uint8 [H, W, 3] and, where present, `person_mask`
 uint8 [H, W], `region_mask` uint8 [H, W] and `landmarks` float32 [5, 2] (x, y in
 pixels, centre of the first pixel = 0; order left eye, right eye, nose, left and
-right corner of the mouth) change together. All other keys pass through.
+right corner of the mouth) change together. All other keys pass through. Crops
+and flips take image and masks of one size, as `resize` leaves them.
 """
 
 from collections.abc import Sequence
@@ -24,15 +25,19 @@ Box = tuple[int, int, int, int]
 
 
 def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-  """Resizes to (H, W) without keeping the aspect; bilinear, region classes nearest."""
+  """Resizes to (H, W) without keeping the aspect; bilinear, region classes nearest.
+
+  Masks may come in another size than the image (predicted ones do): they show
+  the same frame, so each is resized on its own and all sizes are equal afterwards.
+  """
   height, width = size
   rows, columns = sample["image"].shape[:2]
-  if (rows, columns) == (height, width):
+  wrong = [key for key in _INTERPOLATION if key in sample and sample[key].shape[:2] != (height, width)]
+  if not wrong:
     return sample
   result = dict(sample)
-  for key, interpolation in _INTERPOLATION.items():
-    if key in sample:
-      result[key] = cv2.resize(sample[key], (width, height), interpolation=interpolation)
+  for key in wrong:
+    result[key] = cv2.resize(sample[key], (width, height), interpolation=_INTERPOLATION[key])
   if "landmarks" in sample:
     scale = np.array([width / columns, height / rows], np.float32)
     result["landmarks"] = (sample["landmarks"] + np.float32(0.5)) * scale - np.float32(0.5)

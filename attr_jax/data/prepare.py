@@ -1,11 +1,9 @@
 """From an original download to a prepared data set, all or nothing."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
-import shutil
 import sys
 
 from absl import logging
@@ -14,7 +12,7 @@ import tqdm
 
 from attr_jax.data import info as info_lib
 from attr_jax.data import registry
-from attr_jax.data.builders.records import select_groups
+from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
 _FILES = ("dataset_info.json", "features.json", "info.json", "labels.npz", "report.json")
@@ -64,7 +62,8 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
       return target
     raise InputError(f"{target}: exists but lacks {', '.join(lacking)}; use --overwrite")
 
-  with _temporary_folder(pathlib.Path(data_dir), name, size) as temporary, _quiet():
+  incomplete = pathlib.Path(data_dir) / f".incomplete-{name}-{info_lib.size_name(size)}"
+  with records.temporary_folder(incomplete, f"preparing {name} at this size") as temporary, _quiet():
     with contextlib.ExitStack() as stack:
       bar = None
       builder = builder_class(
@@ -96,33 +95,6 @@ def _usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def _temporary_folder(data_dir: pathlib.Path, name: str, size: tuple[int, int]):
-  """An empty folder beside the data sets; left-overs of a killed run are removed first.
-
-  The lock on the folder ends with its process, so that a left-over can be told
-  from a run that is still at work.
-  """
-  folder = data_dir / f".incomplete-{name}-{info_lib.size_name(size)}"
-  folder.mkdir(parents=True, exist_ok=True)
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(f"{folder}: another process is preparing {name} at this size") from None
-    except OSError:
-      pass  # some network file systems have no locks
-    for left_over in folder.iterdir():
-      shutil.rmtree(left_over)
-    try:
-      yield folder
-    finally:
-      shutil.rmtree(folder, ignore_errors=True)
-  finally:
-    os.close(descriptor)
-
-
-@contextlib.contextmanager
 def _quiet():
   """Keeps tensorflow_datasets from printing its own lines."""
   verbosity = logging.get_verbosity()
@@ -146,7 +118,7 @@ def _dataset_info(builder) -> info_lib.DatasetInfo:
       name=builder.name,
       version=info_lib.VERSION,
       label_names=names,
-      label_groups=select_groups(builder.GROUPS, names),
+      label_groups=records.select_groups(builder.GROUPS, names),
       positive_ratio=tuple(float(value) for value in positives / np.maximum(known, 1)),
       known_ratio=tuple(float(value) for value in known / len(train["id"])),
       splits={split: len(columns["id"]) for split, columns in builder.labels.items()},

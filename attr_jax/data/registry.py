@@ -8,12 +8,15 @@ from array_record.python import array_record_data_source
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
+from attr_jax.data import annotations
 from attr_jax.data import info as info_lib
+from attr_jax.data.builders import coco_person
 from attr_jax.data.builders import pa100k
 from attr_jax.data.builders import wider_attribute
 from attr_jax.errors import InputError
 
 DATASETS: dict[str, type] = {
+    "coco_person": coco_person.Builder,
     "pa100k": pa100k.Builder,
     "wider_attribute": wider_attribute.Builder,
 }
@@ -24,17 +27,23 @@ class RecordSource(Sequence):
 
   `source[i]` is a dict: `image` JPEG bytes, `label` uint8 [L], `known` bool
   [L], `id` int64 scalar and, where the data set has it, `person_mask` PNG
-  bytes. Safe to share between threads; pickles as a list of paths.
+  bytes; with `mask_paths` that is record i of those files instead. Safe to
+  share between threads; pickles as lists of paths.
   """
 
-  def __init__(self, paths: Sequence[str]):
+  def __init__(self, paths: Sequence[str], mask_paths: Sequence[str] = ()):
     self._records = array_record_data_source.ArrayRecordDataSource(list(paths))
+    self._masks = array_record_data_source.ArrayRecordDataSource(list(mask_paths)) if mask_paths else None
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, object]:
-    return _parse(self._records[range(len(self))[index]])
+    index = range(len(self))[index]
+    sample = _parse(self._records[index])
+    if self._masks is not None:
+      sample["person_mask"] = self._masks[index]
+    return sample
 
 
 def _parse(record: bytes) -> dict[str, object]:
@@ -58,19 +67,27 @@ class Dataset:
   path: pathlib.Path
   info: info_lib.DatasetInfo
 
-  def source(self, split: str) -> RecordSource:
+  def source(self, split: str, annotation: str = "") -> RecordSource:
     """Opens a split ("train", "val", "test") or several in a row ("train+val").
 
+    Args:
+      split: Name or sum of names.
+      annotation: Name of predicted masks (`annotations.write`); every sample then
+        has these as `person_mask`, not its own. Their size may differ from the
+        image's. "" = the masks of the data set, if any.
+
     Raises:
-      InputError: An unknown or repeated split, or its files are missing.
+      InputError: An unknown or repeated split, its files are missing, or the
+        annotation is missing or does not fit.
     """
-    paths = []
-    for name in self._names(split):
+    paths, names = [], self._names(split)
+    for name in names:
       shards = sorted(self.path.glob(f"*-{name}.array_record-*-of-*"))
       if not shards or len(shards) != int(shards[0].name.rsplit("-", 1)[1]):
         raise InputError(f"{self.path}: record files of split {name!r} are missing; prepare the data set again with --overwrite")
       paths.extend(map(str, shards))
-    return RecordSource(paths)
+    counts = {name: self.info.splits[name] for name in names}
+    return RecordSource(paths, annotations.paths(self.path, annotation, counts, dataset=self.info.name) if annotation else ())
 
   def labels(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (label uint8 [N, L], known bool [N, L], id int64 [N]) without touching images.

@@ -1,5 +1,6 @@
 import collections
 
+import cv2
 import numpy as np
 import pytest
 
@@ -127,3 +128,16 @@ def test_resize_ignores_the_aspect_and_keeps_what_fits():
   small = ops.resize(sample, (64, 32))
   assert small["image"].shape == (64, 32, 3) and small["region_mask"].shape == (64, 32)
   assert ops.resize(sample, (256, 256)) is sample
+
+
+@pytest.mark.parametrize("size", [(64, 32), (48, 48)])
+def test_masks_of_another_size_are_resized_to_the_image(size):
+  rng = np.random.default_rng(4)
+  sample = random_sample(rng) | {"image": rng.integers(0, 256, (64, 32, 3)).astype(np.uint8), "id": 5}
+  result = ops.resize(sample, size)
+  for key, interpolation in (("image", cv2.INTER_LINEAR), ("person_mask", cv2.INTER_LINEAR), ("region_mask", cv2.INTER_NEAREST_EXACT)):
+    np.testing.assert_array_equal(result[key], cv2.resize(sample[key], size[::-1], interpolation=interpolation))
+  if size == (64, 32):  # the image had it already
+    assert result["image"] is sample["image"]
+    np.testing.assert_allclose(result["landmarks"], sample["landmarks"], atol=1e-4)
+  assert result["id"] == 5 and sample["person_mask"].shape == (256, 256)

@@ -10,9 +10,13 @@ needs TensorFlow once that exceeds a gigabyte.
 from collections.abc import Callable, Iterable, Iterator
 import collections
 from concurrent import futures
+import contextlib
 import dataclasses
+import fcntl
 import math
+import os
 import pathlib
+import shutil
 
 from array_record.python import array_record_module
 import cv2
@@ -27,6 +31,8 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclus
 
 SPLITS = ("train", "val", "test")
 STATISTICS_SAMPLES = 2000
+# One record per group = random access; JPEGs and PNGs do not compress any further.
+WRITER_OPTIONS = "group_size:1,uncompressed"
 _SHARD_RECORDS = 8192
 _LISTED = 1000  # lines of one kind that a report keeps; the counts are always whole
 
@@ -39,22 +45,36 @@ class Target:
     label: uint8 [L], 1 = present.
     known: bool [L], False = unspecified in the source.
     box: (x, y, width, height) in pixels, or None for the whole photo.
-    mask: Path of an 8-bit PNG of the pixels that the box touches, or None.
+    mask: Mask of the pixels that the box touches (`pixel_box`) or of those of
+      them inside the photo; 255 = the person. Path of an 8-bit PNG, or a function
+      that returns uint8 [h, w]; it is called once, in a worker thread, and may
+      raise ImageError, which makes the photo unusable. None = no mask.
   """
 
   label: np.ndarray
   known: np.ndarray
   box: tuple[float, float, float, float] | None = None
-  mask: pathlib.Path | None = None
+  mask: pathlib.Path | Callable[[], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Photo:
-  """One image file: its name as the source spells it, its path and its targets."""
+  """One image file.
+
+  Attributes:
+    name: As the source spells it.
+    path: Of the image file.
+    targets: Its samples.
+    size: (height, width) in pixels that boxes and masks refer to; a photo that
+      decodes to another size is unusable. None = not stated by the source.
+    files: Further files that masks given as functions are made from.
+  """
 
   name: str
   path: pathlib.Path
   targets: tuple[Target, ...]
+  size: tuple[int, int] | None = None
+  files: tuple[pathlib.Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +128,11 @@ def pixel_box(box: tuple[float, float, float, float]) -> Box:
   return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
 
 
+def clip_box(box: Box, height: int, width: int) -> Box:
+  """The part of a box inside a photo of that size; right <= left or bottom <= top where there is none."""
+  return max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+
+
 def shrunk_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
   """Smallest (height, width) of the same aspect that covers `size`; never larger than the image."""
   scale = max(size[0] / height, size[1] / width)
@@ -122,20 +147,25 @@ def _shrink(image: np.ndarray, height: int, width: int) -> np.ndarray:
   return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _cut_mask(path: pathlib.Path, box: Box, inside: Box, size: tuple[int, int]) -> bytes:
+def _read_mask(path: pathlib.Path) -> np.ndarray:
+  data = path.read_bytes()
+  images.read_header(data)
+  return images.decode_mask(data)
+
+
+def _cut_mask(source: pathlib.Path | Callable[[], np.ndarray], box: Box, inside: Box, size: tuple[int, int]) -> bytes:
   """Gives the mask of a target the geometry of its image: same clip, same size.
 
   The mask covers the pixels of the box, or of the part of it inside the photo.
   """
-  data = path.read_bytes()
-  images.read_header(data)
-  mask = images.decode_mask(data)
+  mask = source() if callable(source) else _read_mask(source)
   left, top, right, bottom = (inside[i] - box[i % 2] for i in range(4))
   if mask.shape == (box[3] - box[1], box[2] - box[0]):
     mask = mask[top:bottom, left:right]
   elif mask.shape != (bottom - top, right - left):
+    name = "mask" if callable(source) else f"mask {source.name}"
     raise images.ImageError(
-        f"mask {path.name} is {mask.shape[1]}x{mask.shape[0]}, its box covers {box[2] - box[0]}x{box[3] - box[1]} pixels")
+        f"{name} is {mask.shape[1]}x{mask.shape[0]}, its box covers {box[2] - box[0]}x{box[3] - box[1]} pixels")
   return images.encode_png(_shrink(mask, *size))
 
 
@@ -143,7 +173,7 @@ def _cut(image: np.ndarray, data: bytes, plain: bool, target: Target, size: tupl
   """Makes one sample from a decoded photo; `data` are its file's bytes, `plain` = they may be kept."""
   rows, columns = image.shape[:2]
   box = (0, 0, columns, rows) if target.box is None else pixel_box(target.box)
-  left, top, right, bottom = inside = (max(box[0], 0), max(box[1], 0), min(box[2], columns), min(box[3], rows))
+  left, top, right, bottom = inside = clip_box(box, rows, columns)
   if right <= left or bottom <= top or (target.box is not None and min(target.box[2:]) <= 0):
     return _Cut(target)
   crop = image[top:bottom, left:right]
@@ -177,6 +207,8 @@ def _cut_photo(photo: Photo, size: tuple[int, int], with_moments: bool) -> tuple
     data = photo.path.read_bytes()
     header = images.read_header(data)
     image = images.decode_image(data, where=photo.name)
+    if photo.size not in (None, image.shape[:2]):
+      raise images.ImageError(f"{image.shape[1]}x{image.shape[0]} pixels, its annotation says {photo.size[1]}x{photo.size[0]}")
     plain = not header.oddities
     return None, header.oddities, [_cut(image, data, plain, target, size, with_moments) for target in photo.targets]
   except images.ImageError as error:
@@ -362,8 +394,7 @@ def _write_shards(records: Iterable[bytes], template) -> tuple[list[int], int]:
     if writer is None or lengths[-1] == _SHARD_RECORDS:
       if writer is not None:
         writer.close()
-      # One record per group = random access; JPEGs do not compress any further.
-      writer = array_record_module.ArrayRecordWriter(str(folder / f"shard-{len(lengths)}"), "group_size:1,uncompressed")
+      writer = array_record_module.ArrayRecordWriter(str(folder / f"shard-{len(lengths)}"), WRITER_OPTIONS)
       lengths.append(0)
     writer.write(record)
     lengths[-1] += 1
@@ -384,12 +415,45 @@ def _check_files(source: pathlib.Path, annotations: Annotations) -> None:
   missing, count = [], 0
   for photos in annotations.splits.values():
     for photo in photos:
-      for path in (photo.path, *(target.mask for target in photo.targets if target.mask is not None)):
+      for path in (photo.path, *photo.files, *(target.mask for target in photo.targets if isinstance(target.mask, pathlib.Path))):
         count += 1
         if not path.is_file():
           missing.append(str(path.relative_to(source)))
   if missing:
     raise InputError(f"{source}: {len(missing)} of {count} files that the annotations name are missing, first {', '.join(missing[:5])}")
+
+
+@contextlib.contextmanager
+def temporary_folder(folder: pathlib.Path, busy: str) -> Iterator[pathlib.Path]:
+  """An empty folder that is gone afterwards; left-overs of a killed run in it are removed first.
+
+  The lock on the folder ends with its process, so that a left-over can be told
+  from a run that is still at work.
+
+  Args:
+    folder: Its path; what is finished is renamed out of it, so it lies beside the target.
+    busy: End of the error message where another process holds it.
+
+  Raises:
+    InputError: Another process holds the folder.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(f"{folder}: another process is {busy}") from None
+    except OSError:
+      pass  # some network file systems have no locks
+    for left_over in folder.iterdir():
+      shutil.rmtree(left_over)
+    try:
+      yield folder
+    finally:
+      shutil.rmtree(folder, ignore_errors=True)
+  finally:
+    os.close(descriptor)
 
 
 def check_relative(name: object, where: str) -> pathlib.PurePosixPath:
