@@ -26,13 +26,15 @@ MOST_BARS = 80
 FONT = "DejaVu Sans"  # ships with matplotlib and has the ticks and crosses
 
 
-def _figure(width: float, height: float, dpi: int = 110) -> Figure:
+def new_figure(width: float, height: float, dpi: int = 110) -> Figure:
+  """A white figure, in inches, on the Agg canvas."""
   figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
   FigureCanvasAgg(figure)
   return figure
 
 
-def _save(figure: Figure, path) -> None:
+def save(figure: Figure, path) -> None:
+  """Writes a PNG, whole or not at all, and the folders above it."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A name beside the target first, so that no reader sees half a file.
@@ -47,7 +49,7 @@ def _plain(axes, grid: str) -> None:
   axes.set_axisbelow(True)
 
 
-def _short(name: str, most: int) -> str:
+def shorten(name: str, most: int) -> str:
   """Cuts the middle, because long names often differ at the end."""
   return name if len(name) <= most else name[:most - 9] + "…" + name[-8:]
 
@@ -94,7 +96,7 @@ def training_curves(records: Sequence[dict], path, title: str = "Training") -> N
 
   panels = ["loss"] + ["metrics"] * bool(evaluated) + ["rate"] * bool(len(rates[0]))
   shares = {"loss": 3.0, "metrics": 3.0, "rate": 1.1}
-  figure = _figure(11, 1.0 + sum(shares[p] for p in panels) * 0.95)
+  figure = new_figure(11, 1.0 + sum(shares[p] for p in panels) * 0.95)
   grid = figure.subplots(
       len(panels), 1, sharex=True, squeeze=False,
       gridspec_kw={"height_ratios": [shares[p] for p in panels]})[:, 0]
@@ -140,7 +142,7 @@ def training_curves(records: Sequence[dict], path, title: str = "Training") -> N
   figure.suptitle(title, fontsize=13, fontweight="bold")
   figure.align_ylabels(grid)
   figure.tight_layout()
-  _save(figure, path)
+  save(figure, path)
 
 
 def _bar_height(count: int) -> float:
@@ -173,7 +175,7 @@ def attribute_bars(
     chosen = {*defined[:MOST_BARS // 2], *defined[-MOST_BARS // 2:]}
     title += f"\n{MOST_BARS // 2} best and {MOST_BARS // 2} worst of {len(rows)}"
     rows = np.array([row for row in rows if row in chosen])
-  figure = _figure(9, _bar_height(len(rows)))
+  figure = new_figure(9, _bar_height(len(rows)))
   axes = figure.subplots()
   y = np.arange(len(rows))
   bars = axes.barh(y, np.nan_to_num(100 * ap[rows]), height=0.68, color=SKY,
@@ -193,7 +195,7 @@ def attribute_bars(
     handles.append(axes.axvline(
         mean, color=RED, linewidth=1.5, linestyle="--",
         label=f"mean {mean:.1f} over {defined.size} of {len(ap)} labels"))
-  axes.set_yticks(y, [_short(label_names[row], 36) for row in rows], fontsize=9)
+  axes.set_yticks(y, [shorten(label_names[row], 36) for row in rows], fontsize=9)
   axes.set_ylim(len(rows) - 0.4, -0.6)
   axes.set_xlim(0, 100)
   axes.set_xlabel("%")
@@ -202,7 +204,7 @@ def attribute_bars(
               fontsize=9, borderaxespad=0.3)
   _plain(axes, "x")
   figure.tight_layout()
-  _save(figure, path)
+  save(figure, path)
 
 
 def confusion_bars(
@@ -219,7 +221,7 @@ def confusion_bars(
     threshold: a number or [L].
     title: of the figure.
   """
-  label, known = np.asarray(label, bool), _known(known, label)
+  label, known = np.asarray(label, bool), known_or_all(known, label)
   decision = np.asarray(score) >= np.asarray(threshold)
   parts = (
       ("found (TP)", GREEN, label & decision), ("missed (FN)", ORANGE, label & ~decision),
@@ -230,7 +232,7 @@ def confusion_bars(
   if shown > MOST_BARS:
     title += f"\nthe first {MOST_BARS} of {shown} labels"
     shown = MOST_BARS
-  figure = _figure(9, _bar_height(shown))
+  figure = new_figure(9, _bar_height(shown))
   axes = figure.subplots()
   y, left = np.arange(shown), np.zeros(shown)
   for name, color, cells in parts:
@@ -243,7 +245,7 @@ def confusion_bars(
   for at in np.flatnonzero(total[:shown] == 0):
     axes.text(1, at, "never specified", va="center_baseline", color=GREY, style="italic",
               fontsize=9)
-  axes.set_yticks(y, [_short(name, 36) for name in label_names[:shown]], fontsize=9)
+  axes.set_yticks(y, [shorten(name, 36) for name in label_names[:shown]], fontsize=9)
   axes.set_ylim(shown - 0.4, -0.6)
   axes.set_xlim(0, 100)
   axes.set_xlabel("% of the samples with a known label")
@@ -252,10 +254,11 @@ def confusion_bars(
               borderaxespad=0.3)
   _plain(axes, "x")
   figure.tight_layout()
-  _save(figure, path)
+  save(figure, path)
 
 
-def _known(known, label) -> np.ndarray:
+def known_or_all(known, label) -> np.ndarray:
+  """bool of the shape of `label`: what is specified; None means all of it."""
   return np.ones(np.shape(label), bool) if known is None else np.asarray(known, bool)
 
 
@@ -282,12 +285,12 @@ def roc_curves(
     path: the PNG file.
     title: of the figure.
   """
-  label, score, known = np.asarray(label, bool), np.asarray(score), _known(known, label)
+  label, score, known = np.asarray(label, bool), np.asarray(score), known_or_all(known, label)
   area = metrics.roc_auc(label, score, known)
   drawn = np.argsort(-np.nan_to_num(area, nan=-1), kind="stable")[:np.isfinite(area).sum()]
   columns = max(1, -(-min(len(drawn), MOST_BARS) // 22))
   width = 6.4 + 2.6 * columns
-  figure = _figure(width, 6.6)
+  figure = new_figure(width, 6.6)
   axes = figure.add_axes((0.7 / width, 0.09, 5.5 / width, 5.5 / 6.6))
   axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=":")
   at, mean = np.linspace(0, 1, 201), np.zeros(201)
@@ -295,7 +298,7 @@ def roc_curves(
     false, true = _roc(label[known[:, i], i], score[known[:, i], i])
     mean += np.interp(at, false, true) / len(drawn)
     # Labels of one colour differ in the kind of line.
-    name = f"{100 * area[i]:.1f}  {_short(label_names[i], 22)}"
+    name = f"{100 * area[i]:.1f}  {shorten(label_names[i], 22)}"
     axes.plot(100 * false, 100 * true, color=LINES[place % 6], linewidth=1.1, alpha=0.8,
               linestyle=("-", "--", ":", "-.")[place // 6 % 4],
               label=name if place < MOST_BARS else None)
@@ -305,7 +308,7 @@ def roc_curves(
               label=f"{100 * area[drawn].mean():.1f}  mean of {len(drawn)}")
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), ncols=columns, frameon=False,
                 fontsize=9, title="area under the curve (%)", alignment="left", borderaxespad=0)
-  missing = [_short(label_names[i], 22) for i in np.flatnonzero(np.isnan(area))]
+  missing = [shorten(label_names[i], 22) for i in np.flatnonzero(np.isnan(area))]
   if missing:
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     axes.text(98, 2, "no curve: " + ", ".join(missing[:3]) + more, ha="right", color=GREY,
@@ -314,15 +317,15 @@ def roc_curves(
            ylabel="true positive rate (%)")
   axes.set_title(title, fontsize=13, fontweight="bold")
   _plain(axes, "both")
-  _save(figure, path)
+  save(figure, path)
 
 
-_MARKS = {  # (decided, true) -> mark, colour, legend
+MARKS = {  # (decided, true) -> mark, colour, name in the legend
     (True, True): ("✓", "#007A5A", "found"),
     (True, False): ("✗", "#C0391B", "false alarm"),
     (False, True): ("○", "#B87700", "missed"),
 }
-_UNSPECIFIED = ("?", "#777777", "predicted, not specified")
+UNSPECIFIED = ("?", "#777777", "predicted, not specified")
 
 
 def _notes(label, known, score, names, threshold, most: int) -> list[tuple[str, str, str, str]]:
@@ -334,13 +337,13 @@ def _notes(label, known, score, names, threshold, most: int) -> list[tuple[str, 
   for i, name in enumerate(names):
     decided = bool(score[i] >= threshold[i])
     if known[i] and (decided or label[i]):
-      mark, color, _ = _MARKS[decided, bool(label[i])]
+      mark, color, _ = MARKS[decided, bool(label[i])]
     elif not known[i] and decided:
-      mark, color, _ = _UNSPECIFIED
+      mark, color, _ = UNSPECIFIED
     else:
       continue
     rows.append((abs(score[i] - threshold[i]), mark, color, name, f"{100 * score[i]:.0f}"))
-  marks = [m for m, _, _ in (*_MARKS.values(), _UNSPECIFIED)]
+  marks = [m for m, _, _ in (*MARKS.values(), UNSPECIFIED)]
   kept = sorted(rows, key=lambda row: -row[0])
   if len(kept) > most:
     kept = kept[:most - 1]
@@ -349,6 +352,20 @@ def _notes(label, known, score, names, threshold, most: int) -> list[tuple[str, 
   if len(rows) > len(kept):
     notes.append(("", "#777777", f"+{len(rows) - len(kept)} more", ""))
   return notes or [("", "#777777", "none predicted, none true", "")]
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """The image uint8 [H, W, 3] as [height, width, 3] for size = (width, height), without aliasing."""
+  shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
+  return cv2.resize(np.ascontiguousarray(image), size,
+                    interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def mark_legend(axes, x: float, y: float, marks: Sequence[tuple[str, str, str]]) -> None:
+  """Writes (mark, colour, name) side by side from (x, y) on; the axes' units are the figure's pixels."""
+  for mark, color, name in marks:
+    text = axes.text(x, y, f"{mark} {name}", color=color, fontsize=9.5, fontfamily=FONT, va="top")
+    x = text.get_window_extent().x1 + 22
 
 
 def contact_sheet(
@@ -372,7 +389,7 @@ def contact_sheet(
     columns: images side by side.
     title: of the sheet.
   """
-  label, score, known = np.asarray(label), np.asarray(score, float), _known(known, label)
+  label, score, known = np.asarray(label), np.asarray(score, float), known_or_all(known, label)
   if not len(images) == len(label) == len(score) == len(known) or not len(images):
     raise ValueError(f"{len(images)} images, {len(label)} labels, {len(score)} scores")
   threshold = np.broadcast_to(threshold, (len(label_names),))
@@ -384,7 +401,7 @@ def contact_sheet(
   rows = -(-len(images) // columns)
   width, height = columns * (wide + text + gap) + gap, rows * (high + gap) + gap + head
   sheet = np.full((height, width, 3), 255, np.uint8)
-  figure = _figure(width / 100, height / 100, dpi=100)
+  figure = new_figure(width / 100, height / 100, dpi=100)
   axes = figure.add_axes((0, 0, 1, 1))
   axes.set(xlim=(0, width), ylim=(height, 0))
   axes.axis("off")
@@ -392,21 +409,16 @@ def contact_sheet(
     row, column = divmod(n, columns)
     x, y = gap + column * (wide + text + gap), head + gap + row * (high + gap)
     size = max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0]))
-    small = cv2.resize(np.ascontiguousarray(image), size, interpolation=(
-        cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
-    sheet[y:y + size[1], x:x + size[0]] = small
+    sheet[y:y + size[1], x:x + size[0]] = resized(image, size)
     x += size[0] + 8
     for i, (mark, color, name, percent) in enumerate(
         _notes(label[n], known[n], score[n], label_names, threshold, most=high // line)):
       style = dict(color=color, fontsize=9.5, fontfamily=FONT, va="top")
       axes.text(x, y + i * line, mark, **style)
       # A figure space is as wide as a digit.
-      note = f"{percent:\u2007>2}  {_short(name, 24)}" if percent else name
+      note = f"{percent:\u2007>2}  {shorten(name, 24)}" if percent else name
       axes.text(x + 17 * bool(mark), y + i * line, note, **style)
   figure.figimage(sheet, origin="upper", zorder=-1)  # pixel by pixel, below the notes
   axes.text(gap, 10, title, fontsize=13, fontweight="bold", fontfamily=FONT, va="top", color=INK)
-  x = gap
-  for mark, color, name in (*_MARKS.values(), _UNSPECIFIED):
-    axes.text(x, 40, f"{mark} {name}", color=color, fontsize=9.5, fontfamily=FONT, va="top")
-    x += 34 + 8 * len(name)
-  _save(figure, path)
+  mark_legend(axes, gap, 40, (*MARKS.values(), UNSPECIFIED))
+  save(figure, path)

@@ -1,0 +1,346 @@
+"""Pictures of what a model looks at: its maps laid over the images. PNG files.
+
+Attention per label, masks with their outline, and summed features after Wu et al.,
+"Distraction-Aware Feature Learning for Human Attribute Recognition via Coarse-to-Fine
+Attention Mechanism" (Da-HAR), AAAI 2020, Figures 4 and 5.
+
+A sheet has one row per image: the image as it is, then its maps, each over the image in
+grey. A map covers the whole image whatever its shape, because a network sees the whole
+image, resized to its input.
+"""
+
+from collections.abc import Mapping, Sequence
+import textwrap
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+from matplotlib import patheffects
+import numpy as np
+
+from attr_jax import pictures
+from attr_jax.pictures import FONT, INK
+
+# Plasma: uniform to the eye and of rising lightness, also for colour-blind readers. Unlike inferno and magma it
+# has neither black nor white, so that no heat looks like the image; turbo is not uniform.
+COLOURS = np.rint(255 * matplotlib.colormaps["plasma"](np.arange(256))[:, :3]).astype(np.uint8)
+OPACITY = 0.7  # of the highest heat
+# White with a dark edge stands out from every image and colour.
+OUTLINE, OUTLINE_WIDTH = "white", 1.3
+OUTLINE_EDGE = [patheffects.withStroke(linewidth=3.2, foreground=INK)]
+TEXT = dict(fontsize=9.5, fontfamily=FONT)
+
+# All in pixels.
+WIDEST = 1800  # sheet
+HIGH, LOWEST = 256, 192  # equal heights of the images; one that is too wide at the lower is shrunk alone
+NARROWEST = 112  # column; less holds no label name
+GAP, LINE, LETTER = 12, 17, 7.5  # between panels; of text: height of a line, width of a letter
+
+_ABSENT = ("–", "#777777", "rightly absent")
+_NOT_SPECIFIED = (*pictures.UNSPECIFIED[:2], "not specified")
+
+
+class _Panel(NamedTuple):
+  """One cell of a sheet; `heat` None draws the image alone, `image` None an empty cell."""
+
+  image: np.ndarray | None
+  heat: np.ndarray | None = None
+  span: tuple[float, float] | None = None
+  outlined: bool = False
+  caption: tuple[str, ...] = ()
+  colour: str = INK
+
+
+def blend(image: np.ndarray, heat: np.ndarray, span: tuple[float, float] | None = None) -> np.ndarray:
+  """A map over an image: the higher the heat, the more of its colour and the less of the image.
+
+  The map is scaled bilinearly with half-pixel centres, as networks resize, and averaged where it is the finer
+  one. No heat leaves the image as it is, to the bit.
+
+  Args:
+    image: uint8 [H, W, 3], RGB.
+    heat: [h, w] finite numbers.
+    span: (low, high): what counts as no heat and as the highest; beyond is clipped. None takes the map's own
+      minimum and maximum; a map of a single value, up to rounding, then has no heat.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: wrong shapes or types, or NaN or Inf in the map.
+  """
+  image, heat = np.asarray(image), np.asarray(heat, float)
+  _check_image(image, "image")
+  _check_map(heat, "heat")
+  heat = _resized(_normalised(heat, span), image.shape[:2])
+  share = OPACITY * heat[..., None]
+  colour = COLOURS[np.rint(255 * heat).astype(np.uint8)]
+  return np.rint((1 - share) * image + share * colour).astype(np.uint8)
+
+
+def cut_at_median(features: np.ndarray) -> np.ndarray:
+  """The features summed over the channels, 0 in all cells that are not above the map's own median.
+
+  Args:
+    features: [..., h, w, C], any real type.
+
+  Returns:
+    float64 [..., h, w]. With an even number of cells the median is the mean of the middle two.
+  """
+  total = np.asarray(features).sum(axis=-1, dtype=np.float64)
+  return np.where(total > np.median(total, axis=(-2, -1), keepdims=True), total, 0)
+
+
+def attention_sheet(
+    images: Sequence[np.ndarray], maps: np.ndarray, score: np.ndarray, label: np.ndarray,
+    known: np.ndarray | None, label_names: Sequence[str], path, threshold: float | np.ndarray = 0.5,
+    most: int = 6, title: str = "Attention") -> None:
+  """Each image with the maps of the labels that score highest for it, highest first.
+
+  Above a map stand the label, its score in % and the marks of `pictures.contact_sheet`. Colours go from the
+  lowest to the highest value of each map: they compare places, not labels.
+
+  Args:
+    images: N images uint8 [H, W, 3], RGB, of any sizes.
+    maps: [N, h, w, L], finite.
+    score: [N, L] probabilities.
+    label: [N, L], 0 or 1.
+    known: [N, L] bool or None.
+    label_names: L names.
+    path: the PNG file.
+    threshold: a number or [L]: a label is predicted from it on.
+    most: maps per image; 13 fit.
+    title: of the sheet.
+
+  Raises:
+    ValueError: shapes that do not belong together, too many columns, or NaN or Inf in a map (names row and
+      label).
+  """
+  images = _checked_images(images)
+  maps, score, label = np.asarray(maps, float), np.asarray(score, float), np.asarray(label, bool)
+  known = pictures.known_or_all(known, label)
+  shape = len(images), len(label_names)
+  if maps.ndim != 4 or not shape == (len(maps), maps.shape[3]) == score.shape == label.shape == known.shape:
+    raise ValueError(f"{shape[0]} images and {shape[1]} names, but maps {maps.shape}, score {score.shape}, "
+                     f"label {label.shape}, known {known.shape}")
+  for n, of_image in enumerate(maps):
+    for i, name in enumerate(label_names):
+      _check_map(of_image[..., i], f"row {n}, column {name!r}")
+  decided = score >= np.asarray(threshold)
+  rows = []
+  for n, image in enumerate(images):
+    row = [_Panel(image)]
+    for i in np.argsort(-score[n], kind="stable")[:most]:
+      mark, colour, _ = pictures.MARKS.get((bool(decided[n, i]), bool(label[n, i])), _ABSENT)
+      if not known[n, i]:
+        mark, colour, _ = _NOT_SPECIFIED
+      caption = label_names[i], f"{mark} {100 * score[n, i]:.0f} %"
+      row.append(_Panel(image, maps[n, ..., i], caption=caption, colour=colour))
+    rows.append(row)
+  _draw_sheet(rows, (), path, title, scale=("lowest", "highest value of each map"),
+              marks=(*pictures.MARKS.values(), _ABSENT, _NOT_SPECIFIED))
+
+
+def mask_sheet(
+    images: Sequence[np.ndarray], columns: Mapping[str, Sequence[np.ndarray | None]], path,
+    title: str = "Masks") -> None:
+  """Each image with its masks, one named column for each kind, and the outline where a mask is 0.5.
+
+  All masks share one scale from 0 to 1, so that a mask that learned nothing shows as one even tint.
+
+  Args:
+    images: N images uint8 [H, W, 3], RGB, of any sizes.
+    columns: name -> N masks [h, w] in 0..1, of any sizes; None leaves a cell empty.
+    path: the PNG file.
+    title: of the sheet.
+
+  Raises:
+    ValueError: a wrong number of masks, too many columns, or a mask with NaN, Inf or values beyond 0..1 (names
+      row and column).
+  """
+  images = _checked_images(images)
+  rows = [[_Panel(image)] for image in images]
+  for name, masks in columns.items():
+    for n, mask in enumerate(_as_many(masks, images, name)):
+      if mask is None:
+        rows[n].append(_Panel(None))
+        continue
+      mask = np.asarray(mask, float)
+      _check_map(mask, f"row {n}, column {name!r}")
+      if mask.min() < 0 or mask.max() > 1:
+        raise ValueError(f"row {n}, column {name!r}: values from {mask.min():g} to {mask.max():g}, expected 0..1")
+      rows[n].append(_Panel(images[n], mask, span=(0, 1), outlined=True))
+  _draw_sheet(rows, ("image", *columns), path, title, scale=("0", "1"), outlined=True)
+
+
+def feature_sheet(
+    images: Sequence[np.ndarray], columns: Mapping[str, np.ndarray], path,
+    title: str = "Features summed over channels") -> None:
+  """Each image with its features, summed and cut by `cut_at_median`: where a stage responds most.
+
+  Colours go from 0 to the highest sum of each map; where it is cut, the image stands alone.
+
+  Args:
+    images: N images uint8 [H, W, 3], RGB, of any sizes.
+    columns: name -> [N, h, w, C], or [N, h, w] where the channels are summed already.
+    path: the PNG file.
+    title: of the sheet.
+
+  Raises:
+    ValueError: wrong shapes, too many columns, or NaN or Inf (names row and column).
+  """
+  images = _checked_images(images)
+  rows = [[_Panel(image)] for image in images]
+  for name, features in columns.items():
+    for n, feature in enumerate(_as_many(features, images, name)):
+      feature = np.asarray(feature)
+      total = feature.sum(axis=-1, dtype=np.float64) if feature.ndim == 3 else feature
+      _check_map(total, f"row {n}, column {name!r}")
+      heat = cut_at_median(total[..., None])
+      rows[n].append(_Panel(images[n], heat, span=(0, heat.max())))
+  _draw_sheet(rows, ("image", *columns), path, title, scale=("up to the median", "highest sum of each map"))
+
+
+def _check_image(image: np.ndarray, what: str) -> None:
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+    raise ValueError(f"{what}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+
+
+def _check_map(heat: np.ndarray, what: str) -> None:
+  if heat.ndim != 2 or not heat.size:
+    raise ValueError(f"{what}: expected a map [h, w], got {list(heat.shape)}")
+  if not np.isfinite(heat).all():
+    raise ValueError(f"{what}: the map holds NaN or Inf")
+
+
+def _checked_images(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+  images = [np.asarray(image) for image in images]
+  if not images:
+    raise ValueError("no images")
+  for n, image in enumerate(images):
+    _check_image(image, f"image {n}")
+  return images
+
+
+def _as_many(maps: Sequence, images: Sequence, name: str) -> Sequence:
+  if len(maps) != len(images):
+    raise ValueError(f"column {name!r}: {len(maps)} maps for {len(images)} images")
+  return maps
+
+
+def _normalised(heat: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
+  """[h, w] in 0..1; see `blend`."""
+  low, high = (heat.min(), heat.max()) if span is None else span
+  if high - low <= 1e-6 * max(abs(low), abs(high)):  # float32 rounding must not look like a pattern
+    return np.zeros_like(heat)
+  return np.clip((heat - low) / (high - low), 0, 1)
+
+
+def _resized(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """[h, w] -> [H, W]: the mean where it shrinks, then bilinear where it grows."""
+  height, width = size
+  small = cv2.resize(heat, (min(width, heat.shape[1]), min(height, heat.shape[0])), interpolation=cv2.INTER_AREA)
+  return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _sizes(images: Sequence[np.ndarray], columns: int) -> list[tuple[int, int]]:
+  """(width, height) of each image on a sheet: of equal height, but for those that are too wide for a column."""
+  most = (WIDEST - GAP) // columns - GAP
+  if most < NARROWEST:
+    raise ValueError(f"{columns} columns do not fit in {WIDEST} pixels")
+  high = max(LOWEST, min(HIGH, *(most * image.shape[0] / image.shape[1] for image in images)))
+  sizes = []
+  for image in images:
+    scale = min(high / image.shape[0], most / image.shape[1])
+    sizes.append((max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0]))))
+  return sizes
+
+
+def _head(name: str, most: int) -> str:
+  """A column's name on one or two lines of at most `most` letters."""
+  first, *rest = textwrap.wrap(name, most) or [""]
+  return "\n".join([first, pictures.shorten(" ".join(rest), most)] if rest else [first])
+
+
+def _draw_sheet(
+    rows: Sequence[Sequence[_Panel]], heads: Sequence[str], path, title: str, *, scale: tuple[str, str],
+    marks: Sequence[tuple[str, str, str]] = (), outlined: bool = False) -> None:
+  """Rows of panels of one size each, pixel by pixel, with text above.
+
+  Args:
+    rows: the first panel of each holds the image that gives the row its size.
+    heads: names of the columns, or none.
+    path: the PNG file.
+    title: of the sheet.
+    scale: what the ends of the colour bar mean.
+    marks: (mark, colour, name) of the legend.
+    outlined: explain the outline in the legend.
+  """
+  sizes = _sizes([row[0].image for row in rows], len(rows[0]))
+  wide = max(NARROWEST, *(width for width, _ in sizes))
+  lefts = GAP + (wide + GAP) * np.arange(len(rows[0]))
+  letters = int(wide / LETTER)
+  heads = [_head(name, letters) for name in heads]
+  above = LINE * max(len(panel.caption) for row in rows for panel in row)
+  key = 38 + 24 * bool(marks)
+  top = key + 26 + LINE * max((name.count("\n") + 1 for name in heads), default=0)
+  tops = top + np.cumsum([0] + [above + height + GAP for _, height in sizes])
+  # However few the columns are, the legend and the title must fit.
+  width = min(WIDEST, max(lefts[-1] + wide + GAP, 560, 12 * len(title) + 2 * GAP))
+  sheet = np.full((tops[-1], width, 3), 255, np.uint8)
+  height = len(sheet)
+
+  figure = pictures.new_figure(width / 100, height / 100, dpi=100)
+  axes = figure.add_axes((0, 0, 1, 1))
+  axes.set(xlim=(0, width), ylim=(height, 0))
+  axes.axis("off")
+  axes.text(GAP, 10, title, fontsize=13, fontweight="bold", fontfamily=FONT, va="top", color=INK)
+  pictures.mark_legend(axes, GAP, 38, marks)
+  _draw_key(sheet, axes, key, scale, outlined)
+  for x, name in zip(lefts, heads):
+    axes.text(x, top - 7, name, color=INK, va="baseline", linespacing=1.1, **TEXT)
+  for row, size, y in zip(rows, sizes, tops + above):
+    for x, panel in zip(lefts, row):
+      for i, text in enumerate(panel.caption):
+        # On the baseline: the tops of "Hat" and "cap" differ.
+        at = y - 7 - LINE * (len(panel.caption) - 1 - i)
+        axes.text(x, at, pictures.shorten(text, letters), color=panel.colour, va="baseline", **TEXT)
+      sheet[y:y + size[1], x:x + size[0]] = _drawn(panel, size)
+      if panel.outlined:
+        _outline(axes, x, y, _resized(panel.heat, size[::-1]))
+  figure.figimage(sheet, origin="upper", zorder=-1)  # below text and outlines
+  pictures.save(figure, path)
+
+
+def _drawn(panel: _Panel, size: tuple[int, int]) -> np.ndarray:
+  """uint8 [height, width, 3] of a panel, size = (width, height)."""
+  if panel.image is None:
+    return np.full((size[1], size[0], 3), 240, np.uint8)
+  image = pictures.resized(panel.image, size)
+  if panel.heat is None:
+    return image
+  # In grey, so that every colour is that of the map and not of a dress.
+  grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+  return blend(grey, panel.heat, panel.span)
+
+
+def _outline(axes, x: int, y: int, mask: np.ndarray) -> None:
+  """The 0.5 contour of a mask [H, W] whose first pixel lies at (x, y); a mask on one side of 0.5 has none."""
+  height, width = mask.shape
+  if mask.min() < 0.5 < mask.max() and height > 1 and width > 1:
+    lines = axes.contour(np.arange(width) + x + 0.5, np.arange(height) + y + 0.5, mask, levels=[0.5],
+                         colors=OUTLINE, linewidths=OUTLINE_WIDTH)
+    lines.set_path_effects(OUTLINE_EDGE)
+
+
+def _draw_key(sheet: np.ndarray, axes, y: int, scale: tuple[str, str], outlined: bool) -> None:
+  """The colour bar between the meanings of its ends, and a sample of the outline."""
+  text = axes.text(GAP, y + 12, scale[0], color=INK, **TEXT)
+  x = int(text.get_window_extent().x1) + 8
+  bar = np.tile(np.arange(128.0), (12, 1))
+  sheet[y + 1:y + 13, x:x + 128] = blend(np.full((*bar.shape, 3), 150, np.uint8), bar)
+  text = axes.text(x + 136, y + 12, scale[1], color=INK, **TEXT)
+  if outlined:
+    x = int(text.get_window_extent().x1) + 28
+    axes.plot([x, x + 24], [y + 7, y + 7], color=OUTLINE, linewidth=OUTLINE_WIDTH, path_effects=OUTLINE_EDGE)
+    axes.text(x + 32, y + 12, "0.5", color=INK, **TEXT)

@@ -1,0 +1,294 @@
+"""Overlays against slow references, and sheets that show the right pixels in the right places."""
+
+import cv2
+import numpy as np
+import pytest
+
+from attr_jax import overlays
+from attr_jax import pictures
+
+
+def read(path):
+  """RGB [H, W, 3]; fails if the file is not a PNG of sensible size that shows something."""
+  assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+  image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+  height, width = image.shape[:2]
+  assert 120 < height < 4000 and 300 < width <= overlays.WIDEST
+  assert image.std() > 5
+  assert [p.name for p in path.parent.iterdir()] == [path.name]  # no parts left behind
+  return image
+
+
+def places(sheet, image):
+  """(row, column) of every exact copy of `image` in `sheet`, by comparing all positions at its corners first."""
+  height, width = image.shape[:2]
+  h, w = sheet.shape[0] - height + 1, sheet.shape[1] - width + 1
+  same = np.ones((h, w), bool)
+  for y, x in ((0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1), (height // 2, width // 2)):
+    same &= (sheet[y:y + h, x:x + w] == image[y, x]).all(axis=2)
+  return [(y, x) for y, x in np.argwhere(same) if (sheet[y:y + height, x:x + width] == image).all()]
+
+
+def photos(*shapes):
+  rng = np.random.default_rng(0)
+  return [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+
+
+def attention(n=3, labels=5):
+  rng = np.random.default_rng(0)
+  return dict(
+      maps=rng.random((n, 14, 7, labels), np.float32), score=rng.random((n, labels)),
+      label=rng.integers(0, 2, (n, labels)), known=rng.random((n, labels)) < 0.8,
+      label_names=["Male", "Hat", "Skirt", "Stripe", "x" * 60][:labels])
+
+
+def bilinear(heat, height, width):
+  """Half-pixel centres, the border value beyond the outermost centres; one cell at a time."""
+  result = np.zeros((height, width))
+  for y in range(height):
+    for x in range(width):
+      v = np.clip((y + 0.5) * heat.shape[0] / height - 0.5, 0, heat.shape[0] - 1)
+      u = np.clip((x + 0.5) * heat.shape[1] / width - 0.5, 0, heat.shape[1] - 1)
+      i, j = int(v), int(u)
+      below, right = min(i + 1, heat.shape[0] - 1), min(j + 1, heat.shape[1] - 1)
+      upper = (1 - u + j) * heat[i, j] + (u - j) * heat[i, right]
+      lower = (1 - u + j) * heat[below, j] + (u - j) * heat[below, right]
+      result[y, x] = (1 - v + i) * upper + (v - i) * lower
+  return result
+
+
+@pytest.mark.parametrize("size", [(6, 4), (33, 17), (5, 20)])
+def test_blend_is_that_of_a_slow_loop(size):
+  image, = photos(size)
+  heat = np.random.default_rng(1).normal(size=(5, 3))
+  scaled = bilinear((heat - heat.min()) / (heat.max() - heat.min()), *size)
+  expected = np.zeros((*size, 3))
+  for y in range(size[0]):
+    for x in range(size[1]):
+      share = overlays.OPACITY * scaled[y, x]
+      expected[y, x] = (1 - share) * image[y, x] + share * overlays.COLOURS[int(scaled[y, x] * 255 + 0.5)]
+  result = overlays.blend(image, heat)
+  assert result.dtype == np.uint8 and result.shape == image.shape
+  # A heat between two colours may fall to either one.
+  assert np.abs(result - expected).max() <= 3 and (np.abs(result - expected) <= 0.5001).mean() > 0.99
+
+
+@pytest.mark.parametrize("heat", [
+    np.zeros((14, 7)), np.full((7, 7), 1 / 49), np.full((3, 2), -4.0), np.ones((1, 1)),
+    np.float32(0.1) + np.float32(1e-8) * np.arange(6, dtype=np.float32).reshape(2, 3),
+], ids=["zero", "even attention", "negative", "one cell", "rounding"])
+def test_a_map_without_contrast_leaves_the_image(heat):
+  image, = photos((64, 32))
+  np.testing.assert_array_equal(overlays.blend(image, heat), image)
+
+
+def test_span_of_blend():
+  image = np.full((4, 4, 3), 100, np.uint8)
+  even = np.full((2, 2), 0.5)
+  expected = np.rint(100 * (1 - 0.5 * overlays.OPACITY) + 0.5 * overlays.OPACITY * overlays.COLOURS[128])
+  np.testing.assert_array_equal(overlays.blend(image, even, (0, 1)), np.broadcast_to(expected, (4, 4, 3)))
+  # Beyond the span is as its ends; a span of no width has no heat.
+  np.testing.assert_array_equal(overlays.blend(image, even + 3, (0, 1)), overlays.blend(image, even * 2, (0, 1)))
+  np.testing.assert_array_equal(overlays.blend(image, -even, (0, 1)), image)
+  np.testing.assert_array_equal(overlays.blend(image, even, (0, 0)), image)
+
+
+@pytest.mark.parametrize("cells,size", [
+    ((14, 7), (256, 128)), ((7, 14), (100, 300)), ((7, 7), (333, 90)), ((1, 5), (50, 60)),
+])
+def test_a_single_hot_cell_is_hottest_in_its_own_place(cells, size):
+  image = np.full((*size, 3), 60, np.uint8)
+  for cell in np.ndindex(*cells):
+    heat = np.zeros(cells)
+    heat[cell] = 1
+    change = np.abs(overlays.blend(image, heat).astype(int) - image).sum(axis=2)
+    for axis in (0, 1):
+      hottest = np.argwhere(change == change.max())[:, axis]
+      scale = size[axis] / cells[axis]
+      assert cell[axis] * scale <= hottest.min() + 0.5 and hottest.max() + 0.5 <= (cell[axis] + 1) * scale
+      if 0 < cell[axis] < cells[axis] - 1:  # at a border the whole rim is hot
+        assert abs(hottest.mean() + 0.5 - (cell[axis] + 0.5) * scale) <= 1
+      # Nothing changes farther away than the centres of the cells beside it.
+      changed = np.argwhere(change)[:, axis]
+      assert (cell[axis] - 0.5) * scale <= changed.min() + 0.5 and changed.max() + 0.5 <= (cell[axis] + 1.5) * scale
+
+
+def test_a_finer_map_is_averaged():
+  image = np.full((8, 4, 3), 60, np.uint8)
+  board = np.zeros((64, 32))
+  board[::8, ::8] = 1  # plain sampling would see all of them or none
+  expected = overlays.blend(image, np.full((1, 1), 1 / 64), (0, 1))
+  np.testing.assert_array_equal(overlays.blend(image, board, (0, 1)), expected)
+
+
+@pytest.mark.parametrize("image,heat", [
+    (np.zeros((4, 4, 3)), np.zeros((2, 2))),
+    (np.zeros((4, 4), np.uint8), np.zeros((2, 2))),
+    (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2, 1))),
+    (np.zeros((4, 4, 3), np.uint8), np.zeros((0, 2))),
+    (np.zeros((4, 4, 3), np.uint8), np.array([[0, np.inf]])),
+    (np.zeros((4, 4, 3), np.uint8), np.array([[0, np.nan]])),
+])
+def test_blend_refuses(image, heat):
+  with pytest.raises(ValueError, match="image: expected|heat"):
+    overlays.blend(image, heat)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 3, 8), (3, 7, 7, 5), (14, 7, 16), (1, 1, 3)])
+def test_cut_at_median_is_that_of_a_slow_loop(shape):
+  # Eighths, so that float32 sums are exact in any order, and ties are common.
+  features = (np.random.default_rng(0).integers(-40, 80, shape) / 8).astype(np.float32)
+  result = overlays.cut_at_median(features)
+  assert result.shape == shape[:-1]
+  for lead in np.ndindex(*shape[:-3]):
+    total = [[sum(float(value) for value in cell) for cell in row] for row in features[lead]]
+    ordered = sorted(value for row in total for value in row)
+    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    expected = [[value if value > median else 0.0 for value in row] for row in total]
+    np.testing.assert_array_equal(result[lead], expected)
+  assert not overlays.cut_at_median(np.full(shape, 3, np.float32)).any()
+
+
+def test_attention_sheet_shows_images_and_maps_of_the_highest_scores(tmp_path):
+  images, case = photos((256, 128), (256, 90)), attention(n=2)
+  overlays.attention_sheet(images, **case, path=tmp_path / "new" / "p.png", most=3)
+  sheet = read(tmp_path / "new" / "p.png")
+  lefts = []
+  for n, image in enumerate(images):
+    (top, left), = places(sheet, image)
+    lefts.append(left)
+    # The same row, left to right, by falling score.
+    best = sorted(range(5), key=lambda i: -case["score"][n, i])
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    found = [places(sheet, overlays.blend(grey, case["maps"][n, ..., i])) for i in best]
+    assert [len(one) for one in found] == [1, 1, 1, 0, 0]
+    assert [one[0][0] for one in found[:3]] == [top] * 3
+    columns = [left, *(one[0][1] for one in found[:3])]
+    assert len(set(np.diff(columns))) == 1 and columns[1] - left > image.shape[1]
+  assert lefts[0] == lefts[1]
+
+
+def test_attention_sheet_writes_the_colours_of_the_marks(tmp_path):
+  image = np.zeros((1, 256, 128, 3), np.uint8)
+  marks = {"found": (1, 0.9, True), "alarm": (0, 0.9, True), "missed": (1, 0.1, True), "absent": (0, 0.1, True),
+           "unknown": (1, 0.9, False)}
+  for name, (label, score, known) in marks.items():
+    overlays.attention_sheet(
+        image, np.zeros((1, 2, 2, 1)), [[score]], [[label]], [[known]], ["WWWWWWWW"], tmp_path / "p.png")
+    sheet = read(tmp_path / "p.png").astype(int)
+    caption = sheet[86:, overlays.GAP + 128:][:40]  # below the legend, above the map
+    colours = {"found": pictures.MARKS[True, True][1], "alarm": pictures.MARKS[True, False][1],
+               "missed": pictures.MARKS[False, True][1], "grey": pictures.UNSPECIFIED[1]}
+    count = {key: (np.abs(caption - [int(colour[i:i + 2], 16) for i in (1, 3, 5)]).max(axis=2) < 25).sum()
+             for key, colour in colours.items()}
+    assert max(count, key=count.get) == (name if name in count else "grey"), (name, count)
+    assert max(count.values()) > 40
+
+
+@pytest.mark.parametrize("shapes", [
+    [(128, 64)], [(64, 32), (400, 100), (90, 90)], [(256, 256)] * 3, [(3, 900), (900, 3), (30, 20)],
+], ids=["one", "unequal", "squares", "extreme"])
+@pytest.mark.parametrize("labels", [1, 5])
+def test_sheets_of_any_images(shapes, labels, tmp_path):
+  images = photos(*shapes)
+  case = attention(len(images), labels)
+  overlays.attention_sheet(images, **case, path=tmp_path / "p.png", threshold=np.full(labels, 0.3))
+  read(tmp_path / "p.png")
+  masks = np.random.default_rng(0).random((len(images), 14, 7))
+  overlays.mask_sheet(images, {f"mask {i}": masks for i in range(labels)}, tmp_path / "p.png")
+  read(tmp_path / "p.png")
+  overlays.feature_sheet(images, {"C4": masks[..., None], "C5, summed before": masks}, tmp_path / "p.png")
+  read(tmp_path / "p.png")
+
+
+def test_images_are_shown_at_equal_height_and_in_their_own_shape(tmp_path):
+  images = [np.full((*shape, 3), colour, np.uint8) for shape, colour in (
+      ((100, 50), (200, 0, 0)), ((512, 128), (0, 200, 0)), ((40, 40), (0, 0, 200)))]
+  overlays.mask_sheet(images, {"empty": [None] * 3}, tmp_path / "p.png")
+  sheet = read(tmp_path / "p.png")
+  for image, width in zip(images, (128, 64, 256)):
+    same = (sheet == image[0, 0]).all(axis=2)
+    assert (same.any(axis=1).sum(), same.any(axis=0).sum(), same.sum()) == (256, width, 256 * width)
+
+
+def test_mask_sheet_outlines_at_half_and_draws_flat_masks(tmp_path):
+  image = np.full((256, 128, 3), 90, np.uint8)
+  half = np.zeros((256, 128))
+  half[:, 64:] = 1
+  columns = {"half": [half], "flat": [np.full((14, 7), 0.5)], "zero": [np.zeros((4, 4))],
+             "one": np.ones((1, 2, 2)), "none": [None], "bool": [half > 0]}
+  overlays.mask_sheet([image], columns, tmp_path / "p.png")
+  sheet = read(tmp_path / "p.png")
+  top = places(sheet, image)[0][0]
+  panels = [sheet[top:top + 256, 12 + i * 140:12 + i * 140 + 128] for i in range(7)]
+  np.testing.assert_array_equal(panels[0], image)
+  for i, value in ((2, 0.5), (3, 0), (4, 1)):
+    np.testing.assert_array_equal(panels[i], overlays.blend(image, np.full((1, 1), value), (0, 1)))
+  assert len(np.unique(panels[5])) == 1 and panels[5][0, 0, 0] > 220
+  np.testing.assert_array_equal(panels[1], panels[6])
+  # The outline is white, between the two halves and nowhere else.
+  white = (panels[1] > 230).all(axis=2)
+  assert set(np.flatnonzero(white.any(axis=0))) <= {63, 64} and white.any(axis=1).sum() > 250
+  plain = overlays.blend(image, half, (0, 1))
+  np.testing.assert_array_equal(panels[1][:, :60], plain[:, :60])
+  np.testing.assert_array_equal(panels[1][:, 68:], plain[:, 68:])
+
+
+def test_feature_sheet_shows_the_cut_sums(tmp_path):
+  images, rng = photos((256, 128), (256, 100)), np.random.default_rng(0)
+  columns = {"C4": rng.random((2, 14, 7, 6), np.float32), "C5": rng.random((2, 7, 4, 3), np.float32) - 2}
+  overlays.feature_sheet(images, columns, tmp_path / "p.png")
+  sheet = read(tmp_path / "p.png")
+  for n, image in enumerate(images):
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    heat = overlays.cut_at_median(columns["C4"][n])
+    assert len(places(sheet, image)) == len(places(sheet, overlays.blend(grey, heat, (0, heat.max())))) == 1
+    assert len(places(sheet, grey)) == 1  # nothing above 0 is no heat
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(bad, tmp_path):
+  images, case = photos((32, 16), (32, 16), (32, 16)), attention()
+  case["score"][1, 3] = 0  # not even among those that are shown
+  case["maps"][1, 2, 2, 3] = bad
+  with pytest.raises(ValueError, match="row 1, column 'Stripe': the map holds NaN or Inf"):
+    overlays.attention_sheet(images, **case, path=tmp_path / "p.png", most=2)
+  masks = np.zeros((3, 4, 4))
+  masks[2, 0, 0] = bad
+  with pytest.raises(ValueError, match="row 2, column 'self-mask 1': the map holds NaN or Inf"):
+    overlays.mask_sheet(images, {"true": np.zeros((3, 4, 4)), "self-mask 1": masks}, tmp_path / "p.png")
+  with pytest.raises(ValueError, match="row 2, column 'C5': the map holds NaN or Inf"):
+    overlays.feature_sheet(images, {"C5": masks[..., None]}, tmp_path / "p.png")
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call,match", [
+    (lambda images, path: overlays.attention_sheet(images, **attention(n=2), path=path), "1 images and 5 names"),
+    (lambda images, path: overlays.attention_sheet([], **attention(n=1), path=path), "no images"),
+    (lambda images, path: overlays.mask_sheet(images, {"a": [None, None]}, path), "'a': 2 maps for 1 images"),
+    (lambda images, path: overlays.mask_sheet(images, {"a": [np.full((2, 2), 255)]}, path),
+     "row 0, column 'a': values from 255"),
+    (lambda images, path: overlays.mask_sheet(images, {"a": [np.zeros(4)]}, path), "row 0, column 'a': expected"),
+    (lambda images, path: overlays.mask_sheet(images, {str(i): [None] for i in range(40)}, path),
+     "41 columns do not fit"),
+    (lambda images, path: overlays.feature_sheet(images, {"a": np.zeros((1, 2, 2, 2, 2))}, path),
+     "row 0, column 'a': expected"),
+    (lambda images, path: overlays.feature_sheet([image / 255 for image in images], {}, path), "image 0: expected"),
+])
+def test_wrong_calls(call, match, tmp_path):
+  with pytest.raises(ValueError, match=match):
+    call(photos((8, 4)), tmp_path / "p.png")
+
+
+def test_most_columns_fit(tmp_path):
+  case = attention(n=1, labels=1)
+  many = {key: np.repeat(np.asarray(value), 14, axis=-1) for key, value in case.items() if key != "label_names"}
+  overlays.attention_sheet(photos((64, 64)), **many, label_names=[f"a rather long label {i}" for i in range(14)],
+                           path=tmp_path / "p.png", most=13)
+  assert read(tmp_path / "p.png").shape[1] > 1700
+
+
+def test_a_long_title_fits(tmp_path):
+  overlays.mask_sheet(photos((64, 32)), {"a": [None]}, tmp_path / "p.png", title="Masks of the runs with and without " * 2)
+  title = read(tmp_path / "p.png")[:34]
+  assert (title[:, :-10] < 100).any(axis=(0, 2))[-150:].any() and (title[:, -10:] == 255).all()
