@@ -10,12 +10,14 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from attr_jax.data import annotations
 from attr_jax.data import info as info_lib
+from attr_jax.data.builders import coco
 from attr_jax.data.builders import coco_person
 from attr_jax.data.builders import pa100k
 from attr_jax.data.builders import wider_attribute
 from attr_jax.errors import InputError
 
 DATASETS: dict[str, type] = {
+    "coco": coco.Builder,
     "coco_person": coco_person.Builder,
     "pa100k": pa100k.Builder,
     "wider_attribute": wider_attribute.Builder,

@@ -404,7 +404,7 @@ def test_wrong_calls(pa100k_source, tmp_path, options, message):
 
 
 def test_names_and_splits_that_do_not_exist(pa100k_source, tmp_path):
-  with pytest.raises(InputError, match="unknown data set 'pa100'; there are coco_person, pa100k, wider_attribute"):
+  with pytest.raises(InputError, match="unknown data set 'pa100'; there are coco, coco_person, pa100k, wider_attribute"):
     prepare("pa100", source=tmp_path, data_dir=tmp_path)
   with pytest.raises(InputError, match="no such folder"):
     prepare("pa100k", source=tmp_path / "nowhere", data_dir=tmp_path / "data")

@@ -14,8 +14,6 @@ Da-HAR (Wu 2020) trains its segmenter on such crops with only the target person 
 
 from collections.abc import Callable, Iterator, Sequence
 import functools
-import json
-import math
 import pathlib
 import reprlib
 import threading
@@ -24,11 +22,11 @@ import cv2
 import numpy as np
 
 from attr_jax.data import images
+from attr_jax.data.builders import coco_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
-# Split -> folder of its photos and their published number.
-_SPLITS = {"train": ("train2017", 118_287), "val": ("val2017", 5_000)}
+_SPLITS = {"train": "train2017", "val": "val2017"}  # folder of its photos
 _PERSON = 1
 _SMALL = 32 * 32  # COCO's own limit of a "small" object, in pixels of its mask
 _NO_LABEL, _NO_KNOWN = np.zeros(0, np.uint8), np.zeros(0, np.bool_)
@@ -44,43 +42,29 @@ class Builder(records.RecordsBuilder, skip_registration=True):
   RESIZE = (256, 256)
   IMAGE_SIZE = (224, 224)
   DESCRIPTION = "People in photos of everyday scenes with the mask of the person; no attributes."
-  LICENCE = "annotations CC BY 4.0; each photo under its own Flickr licence (field license of its entry)"
-  CITATION = ("Lin, Maire, Belongie, Hays, Perona, Ramanan, Dollar, Zitnick. Microsoft COCO: Common Objects in Context. "
-              "ECCV 2014.")
+  LICENCE = coco_files.LICENCE
+  CITATION = coco_files.CITATION
   GROUPS = {}
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
     """Reads one annotation file per split, each error with its file and entry."""
     splits, deviations, remarks = {}, [], []
-    for split, (folder, published) in _SPLITS.items():
+    for split, folder in _SPLITS.items():
       path = source / "annotations" / f"panoptic_{folder}.json"
       panoptic = path.is_file()
       if not panoptic:
         path = source / "annotations" / f"instances_{folder}.json"
-      content = _load(path)
+      content = coco_files.load(path)
       entries = _segments(content["annotations"], path) if panoptic else _instances(content["annotations"], path)
-      photos, crowds, small = _photos(_images(content["images"], path), entries, source / folder)
+      photos, crowds, small = _photos(coco_files.photo_files(content, path), entries, source / folder)
       if photos:
         splits[split] = photos
-      if len(content["images"]) != published:
-        deviations.append(f"{split}: {len(content['images'])} photos, published {published}")
+      deviations += coco_files.deviations(split, folder, len(content["images"]))
       people = sum(len(photo.targets) for photo in photos)
       remarks.append(f"{split}: {people} people in {len(photos)} photos, masks of {path.name}; "
                      f"left out: crowds (iscrowd = 1) {crowds}, people of less than {_SMALL} pixels {small}")
     return records.Annotations((), splits, tuple(deviations), tuple(remarks))
-
-
-def _load(path: pathlib.Path) -> dict:
-  if not path.is_file():
-    raise InputError(f"{path}: missing; --source must be the folder that holds annotations/, train2017/ and val2017/")
-  try:
-    content = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise InputError(f"{path}: not valid JSON ({error})") from None
-  for key in ("images", "annotations"):
-    _value(content, key, "a list", str(path))
-  return content
 
 
 # What may be a person: (id of the photo, its entry, where that stands, panoptic PNG or None).
@@ -91,52 +75,37 @@ def _segments(annotations: list, path: pathlib.Path) -> Iterator[_Entry]:
   """Segments of a panoptic file, one PNG per photo in the folder of the same name."""
   for row, annotation in enumerate(annotations):
     where = f"{path} annotations[{row}]"
-    photo = _value(annotation, "image_id", "an integer", where)
+    photo = coco_files.value(annotation, "image_id", "an integer", where)
     picture = path.with_suffix("") / records.check_relative(annotation.get("file_name"), f"{where} file_name")
-    for number, segment in enumerate(_value(annotation, "segments_info", "a list", where)):
+    for number, segment in enumerate(coco_files.value(annotation, "segments_info", "a list", where)):
       yield photo, segment, f"{where} segments_info[{number}]", picture
 
 
 def _instances(annotations: list, path: pathlib.Path) -> Iterator[_Entry]:
   for row, annotation in enumerate(annotations):
     where = f"{path} annotations[{row}]"
-    yield _value(annotation, "image_id", "an integer", where), annotation, where, None
+    yield coco_files.value(annotation, "image_id", "an integer", where), annotation, where, None
 
 
-def _images(entries: list, path: pathlib.Path) -> dict[int, tuple[pathlib.PurePosixPath, tuple[int, int]]]:
-  """Id -> (file, (height, width)) of all photos, in file order."""
-  photos = {}
-  for row, entry in enumerate(entries):
-    where = f"{path} images[{row}]"
-    photo = _value(entry, "id", "an integer", where)
-    if photo in photos:
-      raise InputError(f"{where} id: {photo} is the id of an earlier photo")
-    size = _value(entry, "height", "a positive integer", where), _value(entry, "width", "a positive integer", where)
-    photos[photo] = records.check_relative(entry.get("file_name"), f"{where} file_name"), size
-  return photos
-
-
-def _photos(images_by_id: dict[int, tuple[pathlib.PurePosixPath, tuple[int, int]]], entries: Iterator[_Entry],
-            folder: pathlib.Path) -> tuple[list[records.Photo], int, int]:
+def _photos(images_by_id: coco_files.Images, entries: Iterator[_Entry], folder: pathlib.Path) -> tuple[list[records.Photo], int, int]:
   """Returns (photos with at least one person, number of crowds, number of small people)."""
   targets, pictures, open_picture, crowds, small = {}, {}, _PictureReader(), 0, 0
   for photo, entry, where, picture in entries:
-    if photo not in images_by_id:
-      raise InputError(f"{where}: image_id {photo} is not the id of any of the images")
-    if _value(entry, "category_id", "an integer", where) != _PERSON:
+    coco_files.check_photo(photo, images_by_id, where)
+    if coco_files.value(entry, "category_id", "an integer", where) != _PERSON:
       continue
-    if _value(entry, "iscrowd", "0 or 1", where):
+    if coco_files.value(entry, "iscrowd", "0 or 1", where):
       crowds += 1
-    elif _value(entry, "area", "a finite number", where) < _SMALL:
+    elif coco_files.value(entry, "area", "a finite number", where) < _SMALL:
       small += 1
     else:
-      box = tuple(_value(entry, "bbox", "four finite numbers [x, y, width, height]", where))
+      box = tuple(coco_files.value(entry, "bbox", "four finite numbers [x, y, width, height]", where))
       size = images_by_id[photo][1]
       inside = records.clip_box(records.pixel_box(box), *size)
       if picture is None:
         mask = functools.partial(_draw_polygons, _polygons(entry, where), inside)
       else:
-        segment = _value(entry, "id", "an integer of 24 bits", where)
+        segment = coco_files.value(entry, "id", "an integer of 24 bits", where)
         mask = functools.partial(_cut_segment, open_picture, picture, size, segment, inside)
         pictures[photo] = (picture,)
       targets.setdefault(photo, []).append(records.Target(_NO_LABEL, _NO_KNOWN, box, mask))
@@ -231,33 +200,5 @@ def _cut_segment(open_picture: Callable[[pathlib.Path], np.ndarray], path: pathl
   return mask.astype(np.uint8) * 255
 
 
-def _is_integer(value: object) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_polygon(value: object) -> bool:
-  return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and all(map(_is_number, value))
-
-
-_KINDS: dict[str, Callable[[object], bool]] = {
-    "a list": lambda value: isinstance(value, list),
-    "an integer": _is_integer,
-    "a positive integer": lambda value: _is_integer(value) and value > 0,
-    "an integer of 24 bits": lambda value: _is_integer(value) and 0 <= value < 1 << 24,
-    "0 or 1": lambda value: _is_integer(value) and value in (0, 1),
-    "a finite number": _is_number,
-    "four finite numbers [x, y, width, height]": lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)),
-}
-
-
-def _value(entry: object, key: str, kind: str, where: str):
-  """Returns entry[key]; raises InputError unless it is of that kind of `_KINDS`."""
-  if not isinstance(entry, dict):
-    raise InputError(f"{where}: expected an object with {key!r}, got {reprlib.repr(entry)}")
-  if not _KINDS[kind](entry.get(key)):
-    raise InputError(f"{where} {key}: expected {kind}, got {reprlib.repr(entry.get(key))}")
-  return entry[key]
+  return isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0 and all(map(coco_files.is_number, value))
