@@ -92,6 +92,15 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--strict", action="store_true", help="refuse counts that differ from the published ones")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
+  sub = command("annotate", _annotate, "write the person masks that a run predicts beside a prepared data set")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path, help="run of a person_segmenter or dahar model")
+  sub.add_argument("--dataset", required=True, help="the data set, such as wider_attribute")
+  sub.add_argument("--data-dir", default="data", type=pathlib.Path)
+  sub.add_argument("--size", help="prepared size, where there are several")
+  sub.add_argument("--name", default="person_mask", help="of the annotation (config.data.annotation reads it)")
+  sub.add_argument("--checkpoint", default="best", help="best, last or a step")
+  sub.add_argument("--overwrite", action="store_true", help="replace an annotation of that name")
+
   sub = command("synthesize", _synthesize, "draw a synthetic data set in the layout of a real one")
   sub.add_argument("world", choices=("people",))
   sub.add_argument("--out", required=True, type=pathlib.Path)
@@ -200,6 +209,19 @@ def _prepare(args: argparse.Namespace, rest: list[str]) -> int:
   folder = prepare.prepare(args.name, source=args.source, data_dir=args.data_dir, size=args.size,
                            max_bad=args.max_bad, overwrite=args.overwrite, strict=args.strict)
   print(f"prepared in {folder}")
+  return 0
+
+
+def _annotate(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  _start_jax()
+  from attr_jax import annotate
+
+  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, name=args.name,
+                                      checkpoint=args.checkpoint, overwrite=args.overwrite)
+  print(f"masks in {folder}")
+  for split, figure in figures.items():
+    print(f"mask IoU with the data set's own masks, {split}: {100 * figure:.1f}")
   return 0
 
 

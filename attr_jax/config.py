@@ -1,10 +1,18 @@
-"""Helpers for config files: defaults, typed arguments, durations, checks.
+"""Helpers for config files: defaults, typed arguments, rows of tables, durations, checks.
 
 A config file (`configs/<paper>.py`) has `get_config(arg)` that starts from
 `default_config()`, overrides what its paper says, and returns it. Every key
 exists in the default, so a misspelt override is refused with a suggestion.
+
+The tables of a paper stand in its config file as `TABLES`, table -> row -> `Row`.
+`--config=configs/dahar.py:table3/all,small` applies in this order, what is later wins:
+the paper's defaults, shaped by the options that describe the method (`variant`,
+`stage`, `design`, `loss`); the overrides of the row; `dataset`; the size (`small`,
+`world`, `tiny`); `--config.key=value`. The size changes the trunk, the images, the
+data and the recipe, never the parts, the losses or the training split of a row.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +34,62 @@ _CHOICES = {
 # Keys that a resumed run may change: they do not alter what was trained so far.
 _RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_every_steps",
               "evaluate.", "checkpoint.", "input.threads", "tensorboard")
+
+# The attributes of WIDER-Attribute in the order of its files and of all tables.
+WIDER_ATTRIBUTES = ("Male", "longHair", "sunglass", "Hat", "Tshirt", "longSleeve", "formal", "shorts", "jeans", "longPants",
+                    "skirt", "faceMask", "logo", "stripe")
+# Crops of whole pedestrians, measured by mA.
+PEDESTRIANS = ("pa100k", "peta", "rap")
+# After DIAA's author: Adam, rate / 10 when validation has not improved for more than 8 epochs, two drops. He does not name
+# the metric, the batch or the number of epochs.
+_PETA_RECIPE = {
+    "data.train_split": "train",
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.weight_decay": 5e-4,
+    "schedule.name": "plateau",
+    "schedule.patience": 8,
+    "schedule.max_drops": 2,
+    "total_epochs": 60.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of a paper's table: what it prints, and how to run it.
+
+  Attributes:
+    paper: view ("full", "five_crop") -> metric -> the printed figure in percent, both under the names of `evaluation/*.json`.
+    config: what the row changes in the config of its file, see `override`. None: quoted from a system that this file
+      cannot train; `note` then says which.
+    note: what one must know to read the figures.
+    convention: of `attr_jax.metrics`, under which our figures compare.
+    per_attribute: attribute -> printed AP in percent, full view; compares with `AP_interpolated` of the evaluation where
+      the convention interpolates ("srn", "diaa"), else with `AP`. {} where only means are printed.
+  """
+
+  paper: Mapping[str, Mapping[str, float]]
+  config: Mapping[str, Any] | None
+  note: str = ""
+  convention: str = "native"
+  per_attribute: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def wider_row(config: Mapping[str, Any] | None, mean: float, *each: float, note: str = "") -> Row:
+  """A row of AP on WIDER-Attribute: its mean and, where printed, that of each of WIDER_ATTRIBUTES.
+
+  SRN's evaluation program, which interpolates and drops unspecified labels, is the one that its tables go back to.
+  """
+  per_attribute = dict(zip(WIDER_ATTRIBUTES, each, strict=True)) if each else {}
+  return Row({"full": {"mAP": mean}}, config, note, "srn", per_attribute)
+
+
+def pedestrian_row(config: Mapping[str, Any] | None, mA: float | None = None, Acc: float | None = None,
+                   Prec: float | None = None, Rec: float | None = None, F1: float | None = None, *, note: str = "",
+                   convention: str = "native") -> Row:
+  """A row of the metrics of RAP and PETA; None where nothing is printed. "native" takes F1 of the averaged Prec and Rec."""
+  figures = {"mA": mA, "Acc": Acc, "Prec": Prec, "Rec": Rec, "F1": F1}
+  return Row({"full": {name: figure for name, figure in figures.items() if figure is not None}}, config, note, convention)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -52,6 +116,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.train_split = "train"
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test
+  config.data.annotation = ""  # name of what `attr-jax annotate` wrote beside the prepared data: its masks replace the data set's own
   # Draw and prepare a synthetic world when the prepared data are missing: "" or "people".
   config.data.world = ""
   config.data.world_count = 0
@@ -143,6 +208,103 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
   return options
 
 
+def parse_row(arg: str | None, tables: Mapping[str, Mapping[str, Row]],
+              **defaults: Any) -> tuple[ml_collections.ConfigDict, Row | None]:
+  """Options as `parse_arg` gives them, and the row that `--config=file.py:table3/all,small` names, anywhere among them.
+
+  Args:
+    arg: what stands behind the colon.
+    tables: the file's `TABLES`.
+    **defaults: as for `parse_arg`.
+
+  Returns:
+    The options, and the row or None.
+
+  Raises:
+    InputError: as `parse_arg`; no such row, two rows, or a quoted one.
+  """
+  parts = (arg or "").split(",")
+  names = [part for part in parts if "/" in part and "=" not in part]
+  options = parse_arg(",".join(part for part in parts if part not in names), **defaults)
+  if not names:
+    return options, None
+  if len(names) > 1:
+    raise InputError(f"config rows {' and '.join(names)}: a run is one row")
+  table, _, name = names[0].partition("/")
+  if table not in tables:
+    raise InputError(f"config table {table!r} is unknown; there are: {', '.join(tables) or 'none'}")
+  if name not in tables[table]:
+    raise InputError(f"config row {name!r} is unknown; {table} has: {', '.join(tables[table])}")
+  row = tables[table][name]
+  if row.config is None:
+    raise InputError(f"config row {names[0]} cannot be run: it is quoted from {row.note}")
+  return options, row
+
+
+def override(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
+  """Sets keys in place.
+
+  Args:
+    config: what to change.
+    values: dotted key -> value; a mapping replaces a whole section, so that a row can put another model in its place.
+
+  Raises:
+    InputError: a key that the config does not have.
+  """
+  for path, value in values.items():
+    *sections, name = path.split(".")
+    section = _get(config, ".".join(sections)) if sections else config
+    if name not in section:
+      raise InputError(f"config.{path} cannot be set: there is no such key")
+    section[name] = ml_collections.ConfigDict(value) if isinstance(value, Mapping) else value
+
+
+def plain_resnet() -> dict[str, Any]:
+  """Overrides that put ResNet-101 with one classifier and plain cross-entropy in the place of a paper's model and losses."""
+  default = default_config()
+  return {"model": default.model.to_dict() | {"depth": "101"}, "loss": default.loss.to_dict()}
+
+
+def dataset(name: str, *, fixed_size: bool) -> dict[str, Any]:
+  """Overrides that put a data set in the place of a paper's own.
+
+  PA-100K and RAP are taken at height = 2 x width (Wu et al. 2020 for RAP), PETA at 224x224 with a recipe of its own
+  (Sarafianos et al. 2018). PETA, PA-100K and RAP select checkpoints by mA.
+
+  Args:
+    name: as in `config.data.name`.
+    fixed_size: the model has kernels as large as its maps, so the full view has the size of the training crops.
+  """
+  tall = name in ("pa100k", "rap")
+  resize, size = ((256, 128), (224, 112)) if tall else ((256, 256), (224, 224))
+  values = {
+      "data.name": name,
+      "input.resize": resize,
+      "input.size": size,
+      "input.full_size": size if fixed_size else resize,
+      "input.keep_ratio": tall,
+      "evaluate.select": "mA" if name in PEDESTRIANS else "mAP",
+  }
+  return values | _PETA_RECIPE if name == "peta" else values
+
+
+def resolve(config: ml_collections.ConfigDict, options: ml_collections.ConfigDict, row: Row | None, *,
+            fixed_size: bool = False) -> ml_collections.ConfigDict:
+  """A paper's config as its argument asks: the row, then `options.dataset` unless it is "", then the size (`at_size`).
+
+  Args:
+    config: the paper's.
+    options: `dataset`, `small`, `world`, `tiny`.
+    row: of `parse_row`.
+    fixed_size: see `dataset`.
+  """
+  if row:
+    override(config, row.config)
+  if options.dataset:
+    override(config, dataset(options.dataset, fixed_size=fixed_size))
+  return at_size(config, options)
+
+
 def at_size(config: ml_collections.ConfigDict, options: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A paper's config as it is, or smaller, by the options that its file shares with the others.
 
@@ -165,7 +327,7 @@ def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.input.full_size = config.input.size  # a small trunk from scratch knows one scale only
   config.batch_size = 32
   config.total_epochs = 20.0
-  config.optimizer.learning_rate = 0.01
+  config.optimizer.learning_rate = 0.002 if config.optimizer.name == "adam" else 0.01
   config.optimizer.clip_norm = 10.0
   config.schedule.name = "cosine"
   config.schedule.warmup_epochs = 1.0

@@ -8,11 +8,13 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
 
 from attr_jax import checkpoint as checkpoint_lib
+from attr_jax import explain
 from attr_jax import metrics
 from attr_jax import models
 from attr_jax import optim
@@ -88,7 +90,7 @@ def predict_split(
     max_samples: int = 0,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
-  """Logits of every sample of a split, on every host, in the order of the records.
+  """Logits of every sample of a split, on every host, in the order of the records; how well masks fit where both have any.
 
   Args:
     predict: a compiled predict step.
@@ -102,7 +104,8 @@ def predict_split(
     progress: show a bar.
 
   Returns:
-    {"id" int64 [N], "logit" float32 [N, L], "label" uint8 [N, L], "known" bool [N, L]}.
+    {"id" int64 [N], "logit" float32 [N, L], "label" uint8 [N, L], "known" bool [N, L]} and, where the data have
+    person masks and the model predicts them, "mask_intersection" and "mask_union" int32 [N], in pixels of the view.
   """
   sharding.check_batch("config.evaluate.batch_size", config.evaluate.batch_size, mesh)
   dataset = pipeline.eval_dataset(
@@ -112,16 +115,17 @@ def predict_split(
   if max_samples:
     dataset = dataset[: math.ceil(max_samples / config.evaluate.batch_size)]
   rows_sharding = sharding.over_batch(mesh)
-  logits, rows = [], []
+  answers, rows = [], []
   with contextlib.closing(pipeline.eval_iterator(dataset, config.input.threads)) as batches:
     for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
-      image = sharding.put_batch({"image": batch["image"]}, rows_sharding)["image"]
-      logits.append(predict(params, batch_stats, image))
+      inputs = {key: batch[key] for key in ("image", "person_mask") if key in batch}
+      answers.append(predict(params, batch_stats, sharding.put_batch(inputs, rows_sharding)))
       rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
-      if len(logits) > 2:  # a bounded queue: read what was asked for two batches ago
-        logits[-3] = np.asarray(logits[-3])
+      if len(answers) > 2:  # a bounded queue: read what was asked for two batches ago
+        answers[-3] = jax.device_get(answers[-3])
   table = _in_record_order(rows)
-  table["logit"] = np.concatenate([np.asarray(x) for x in logits])
+  answers = jax.device_get(answers)
+  table |= {key: np.concatenate([answer[key] for answer in answers]) for key in answers[0]}
   valid = table.pop("valid")
   return {key: value[valid] for key, value in table.items()}
 
@@ -130,15 +134,19 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
   """The metrics of `evaluation/*.json` from `predict_split`'s table.
 
   `convention` rules the overall figures (and their threshold); the figures per
-  attribute are always native, at 0.5.
+  attribute are always native, at 0.5. Without labels (a segmenter) there are the figures of the masks alone:
+  `mask_IoU` is pooled over all pixels of the split, `mask_IoU_per_image` the mean over images.
   """
-  label, known = predictions["label"], predictions["known"]
-  score = probabilities(predictions["logit"])
-  overall = metrics.evaluate_all(label, score, known=known, convention=convention)
-  columns = metrics.per_attribute(label, score, known=known)
-  per_attribute = {
-      name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(label_names)
-  }
+  overall, per_attribute = {}, {}
+  if label_names and predictions["logit"].shape[1]:
+    label, known, score = predictions["label"], predictions["known"], probabilities(predictions["logit"])
+    overall = metrics.evaluate_all(label, score, known=known, convention=convention)
+    columns = metrics.per_attribute(label, score, known=known)
+    per_attribute = {
+        name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(label_names)
+    }
+  if "mask_union" in predictions:
+    overall |= metrics.overlap_metrics(predictions["mask_intersection"], predictions["mask_union"])
   return {
       "metrics": overall,
       "per_attribute": per_attribute,
@@ -173,16 +181,17 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   if convention not in metrics.CONVENTIONS:
     raise InputError(f"convention {convention!r} is unknown; there are: {', '.join(metrics.CONVENTIONS)}")
   mesh = sharding.make_mesh()
-  tables, names, step = [], None, None
+  tables, runs = [], {}
   for workdir in workdirs:
     run = load_run(workdir, mesh, checkpoint)
-    if names not in (None, run.info.label_names):
+    names = run.info.label_names
+    if any(names != other.info.label_names for other in runs.values()):
       raise InputError(f"{workdir} was trained on other labels than {workdirs[0]}; they cannot be averaged")
-    names, step = run.info.label_names, run.step
-    dataset = open_data(run.config, data_dir)
+    runs[workdir.name if workdir.name not in runs else str(workdir)] = run
+    source = open_source(run.config, open_data(run.config, data_dir), split)
     predict = steps.compile_predict_step(steps.make_predict_step(run.model, run.config), mesh)
     tables.append(predict_split(
-        predict, run.params, run.batch_stats, dataset.source(split), run.config, mesh, views=views, progress=progress
+        predict, run.params, run.batch_stats, source, run.config, mesh, views=views, progress=progress
     ))
   predictions = dict(tables[0])
   if len(tables) > 1:
@@ -190,15 +199,60 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
       raise InputError(f"split {split!r} holds other samples in some of the runs; they cannot be averaged")
     mean = np.mean([probabilities(table["logit"]) for table in tables], axis=0)
     predictions["logit"] = np.log(mean) - np.log1p(-mean)
+    for key in ("mask_intersection", "mask_union"):  # masks are not averaged
+      predictions.pop(key, None)
   report = measure(predictions, names, convention)
-  report |= {"split": split, "views": views, "step": step, "checkpoint": checkpoint,
+  report |= {"split": split, "views": views, "step": run.step, "checkpoint": checkpoint,
              "runs": [str(workdir) for workdir in workdirs], "num_samples": len(predictions["id"])}
+  if write and len(workdirs) == 1:
+    for kind, errors in equivariance(run, source, mesh, progress=progress).items():
+      report["metrics"][kind] = float(np.nanmean(errors))
+      for label_name, error in zip(names, errors):
+        report["per_attribute"][label_name][kind] = float(error)
   if write and jax.process_index() == 0:
     name = "-".join([split, views] + [f"mean_of_{len(workdirs)}"] * (len(workdirs) > 1)
                     + [convention] * (convention != "native"))
     run_folder.write_report(workdirs[0], name, report, predictions)
-    draw_report(workdirs[0], name, report, predictions, dataset.source(split))
+    if report["per_attribute"]:
+      draw_report(workdirs[0], name, report, predictions, source)
+    explain.draw(runs, source, input_spec(run.config), workdirs[0] / "pictures", name)
   return report
+
+
+def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bool = False) -> dict[str, np.ndarray]:
+  """How far each label's heatmap is from moving with its image, over a split (`nn.heatmaps`).
+
+  Returns:
+    {"flip_error", "scale_error"}, float64 [L] each: 0 where maps of mirrored images, or of smaller ones (6/7 of the side,
+    Guo et al. 2019), are the maps of the images. {} for a model without heatmaps; no "scale_error" for one whose kernels
+    are as large as its maps.
+  """
+  height, width = run.config.input.full_size
+  small = (round(height * 6 / 7), round(width * 6 / 7))
+  if "heatmap" not in outputs(run, (height, width)):
+    return {}
+  try:
+    outputs(run, small)
+  except InputError:
+    small = None
+  step = steps.compile_predict_step(steps.make_equivariance_step(run.model, run.config, small), mesh)
+  spec = dataclasses.replace(input_spec(run.config), masks=False)
+  dataset = pipeline.eval_dataset(source, spec, batch_size=run.config.evaluate.batch_size,
+                                  process_index=jax.process_index(), process_count=jax.process_count())
+  total: dict[str, np.ndarray] = {}
+  with contextlib.closing(pipeline.eval_iterator(dataset, run.config.input.threads)) as batches:
+    for batch in tqdm.tqdm(batches, total=len(dataset), desc="equivariance", unit="batch", ncols=80, disable=not progress, leave=False):
+      inputs = sharding.put_batch({key: batch[key] for key in ("image", "valid")}, sharding.over_batch(mesh))
+      for name, sums in jax.device_get(step(run.params, run.batch_stats, inputs)).items():
+        total[name] = total.get(name, 0) + np.stack(sums).astype(np.float64)
+  with np.errstate(invalid="ignore"):  # 0 / 0: a label whose maps are constant
+    return {f"{name}_error": sums[0] / sums[1] for name, sums in total.items()}
+
+
+def outputs(run: Run, size: tuple[int, int]) -> dict[str, Any]:
+  """Shapes of what the model names at an image size; raises InputError where it does not take that size."""
+  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
+  return jax.eval_shape(steps.make_explain_step(run.model, run.config), run.params, run.batch_stats, image)
 
 
 def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
@@ -228,6 +282,11 @@ def input_spec(config: ml_collections.ConfigDict) -> pipeline.InputSpec:
 def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) -> registry.Dataset:
   """The run's prepared data set."""
   return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size)
+
+
+def open_source(config: ml_collections.ConfigDict, dataset: registry.Dataset, split: str) -> registry.RecordSource:
+  """The records of a split, with the masks that the run reads."""
+  return dataset.source(split, config.data.get("annotation", ""))
 
 
 def data_folder(config: ml_collections.ConfigDict) -> pathlib.Path:

@@ -13,8 +13,12 @@ share of positives of each label in the training split, for example
       logits, label, positive_weight=positive, negative_weight=negative)
 """
 
+import functools
+import math
+
 import jax
 from jax import numpy as jnp
+import numpy as np
 
 REDUCTIONS = ("sum_labels_mean_samples", "mean")
 
@@ -156,6 +160,53 @@ def attention_consistency(heatmap_a, heatmap_b, *, form: str = "mse", where=None
   # The gradient of a 2-norm at 0 is taken to be 0.
   apart = squared > 0
   return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0) / cells
+
+
+def scale_consistency(heatmap_a, heatmap_b, *, form: str = "mse") -> jax.Array:
+  """`attention_consistency` of two maps of one frame that differ in size (Guo et al. 2019).
+
+  What the released program gets by repeating the values of both maps (7x7 and 6x6, say) up to the
+  least common multiple of their sizes (42x42). The borders of all cells together cut an axis into
+  no more than H + h - 1 pieces, and within a rectangle of pieces nothing varies: its difference counts by its area.
+
+  Args:
+    heatmap_a: [B, H, W, L].
+    heatmap_b: [B, h, w, L].
+    form: as in `attention_consistency`; the cells of "norm" are those of the common multiple.
+
+  Returns:
+    float32 [B, L].
+  """
+  if form not in ("mse", "norm"):
+    raise ValueError(f"unknown form {form!r}; known: mse, norm")
+  a, b = jnp.asarray(heatmap_a, jnp.float32), jnp.asarray(heatmap_b, jnp.float32)
+  if a.ndim != 4 or b.ndim != 4 or a.shape[::3] != b.shape[::3]:
+    raise ValueError(f"heatmaps must be [B, H, W, L] and [B, h, w, L], got {a.shape} and {b.shape}")
+  rows_a, rows_b, heights = _pieces(a.shape[1], b.shape[1])
+  columns_a, columns_b, widths = _pieces(a.shape[2], b.shape[2])
+  # Repeating as a product with zeros and ones: the gradient of an indexed read would be a scatter.
+  repeat = functools.partial(jnp.einsum, "ph,qw,bhwl->bpql", precision="highest")
+  squared = jnp.square(repeat(rows_a, columns_a, a) - repeat(rows_b, columns_b, b))
+  squared = jnp.einsum("p,q,bpql->bl", heights, widths, squared, precision="highest")
+  if form == "mse":
+    return squared
+  cells = math.lcm(a.shape[1], b.shape[1]) * math.lcm(a.shape[2], b.shape[2])
+  # The gradient of a 2-norm at 0 is taken to be 0.
+  apart = squared > 0
+  return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0) / math.sqrt(cells)
+
+
+def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """An axis cut by the borders of n cells and of m cells, into P pieces.
+
+  Returns:
+    [P, n] and [P, m], 1 where the piece lies in the cell; [P], lengths that sum to 1.
+  """
+  whole = math.lcm(n, m)
+  borders = np.union1d(np.arange(0, whole + 1, whole // n), np.arange(0, whole + 1, whole // m))
+  start, length = borders[:-1], np.diff(borders) / whole
+  cell = lambda count: np.eye(count, dtype=np.float32)[start // (whole // count)]
+  return cell(n), cell(m), length.astype(np.float32)
 
 
 def softmax_cross_entropy(logits, target) -> jax.Array:

@@ -430,6 +430,24 @@ def intersection_over_union(
   return iou, _mean(iou)
 
 
+def overlap_metrics(intersection, union) -> dict[str, float]:
+  """Figures of binary masks from the pixels of each image.
+
+  Args:
+    intersection: [N] pixels that prediction and target share.
+    union: [N] pixels that either holds.
+
+  Returns:
+    `mask_IoU`, pooled over all pixels, and `mask_IoU_per_image`, the mean over images; an image where both masks are
+    empty is left out, nan if there is no other.
+  """
+  intersection, union = np.asarray(intersection, np.float64), np.asarray(union, np.float64)
+  return {
+      "mask_IoU": float(_ratio(intersection.sum(), union.sum())),
+      "mask_IoU_per_image": _mean(_ratio(intersection, union)),
+  }
+
+
 # Conventions. Each takes label, score, known, decision as `_check` and the
 # convention's threshold rule leave them (label False where unknown), and returns
 # what the code base prints. 0 / 0 is nan in here, with numpy's warning silenced.

@@ -201,6 +201,37 @@ def feature_sheet(
   _draw_sheet(rows, ("image", *columns), path, title, scale=("up to the median", "highest sum of each map"))
 
 
+def view_sheet(
+    images: Sequence[np.ndarray], views: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    names: Sequence[str], path, title: str = "Views") -> None:
+  """One label's map on several views of each image, such as mirrored and smaller ones: does it move along?
+
+  After Guo et al., "Visual Attention Consistency under Image Transforms for Multi-Label Image Classification"
+  (VAC), CVPR 2019. All maps of a row share one scale, so that their heights compare as well as their places.
+
+  Args:
+    images: N images uint8 [H, W, 3], RGB, of any sizes: the originals.
+    views: name -> N pairs of the view, uint8 [H', W', 3], and its map [h, w]; shown at the size of the original.
+    names: N labels, one for each row.
+    path: the PNG file.
+    title: of the sheet.
+
+  Raises:
+    ValueError: a wrong number of views, or NaN or Inf in a map (names row and column).
+  """
+  images = _checked_images(images)
+  rows = [[_Panel(image, caption=(name,))] for image, name in zip(images, names, strict=True)]
+  for name, pairs in views.items():
+    for n, (view, heat) in enumerate(_as_many(pairs, images, name)):
+      _check_image(view, f"row {n}, column {name!r}")
+      _check_map(np.asarray(heat), f"row {n}, column {name!r}")
+  for n, row in enumerate(rows):
+    pairs = [of_view[n] for of_view in views.values()]
+    span = min(heat.min() for _, heat in pairs), max(heat.max() for _, heat in pairs)
+    row += [_Panel(view, np.asarray(heat, float), span, caption=("",)) for view, heat in pairs]
+  _draw_sheet(rows, ("image", *views), path, title, scale=("lowest", "highest value of the row"))
+
+
 def _check_image(image: np.ndarray, what: str) -> None:
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
     raise ValueError(f"{what}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")

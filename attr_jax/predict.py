@@ -51,8 +51,8 @@ class Recognizer:
     padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images
     batch = sharding.put_batch({"image": padded}, sharding.over_batch(self._mesh))
-    logits = self._predict(self._run.params, self._run.batch_stats, batch["image"])
-    return evaluate.probabilities(np.asarray(logits)[: len(images)])
+    rows = self._predict(self._run.params, self._run.batch_stats, batch)
+    return evaluate.probabilities(np.asarray(rows["logit"])[: len(images)])
 
 
 def load_recognizer(path: str | pathlib.Path, *, checkpoint: str = "best", batch_size: int = 8) -> Recognizer:

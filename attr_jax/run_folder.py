@@ -74,7 +74,7 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: 
       f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
       f"data       {data_name(config)} ({splits}), {len(info.label_names)} labels",
       f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
-      f"loss       {_loss_name(config)}, {config.loss.reduction}, unspecified: {config.loss.unspecified}",
+      f"loss       {_loss_name(config)}",
       f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
       f"optimizer  {config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule, {total} steps",
       f"devices    {mesh.size} x {jax.devices()[0].device_kind} on {jax.process_count()} hosts, {config.compute_dtype}",
@@ -103,6 +103,9 @@ def read_report(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 def metrics_table(report: Mapping[str, Any]) -> str:
   """The report as text of at most 80 columns."""
   overall = report["metrics"]
+  masks = f"mask IoU {_percent(overall.get('mask_IoU'))} (mean over images {_percent(overall.get('mask_IoU_per_image'))})"
+  if not report["per_attribute"]:
+    return masks
   head = ("mAP", "mA", "Acc", "Prec", "Rec", "F1", "F1-C", "F1-O")
   lines = ["  ".join(f"{key:>6}" for key in head),
            "  ".join(f"{_percent(overall.get(key)):>6}" for key in head), "",
@@ -116,6 +119,11 @@ def metrics_table(report: Mapping[str, Any]) -> str:
     lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
   if overall.get("labels_without_positives"):
     lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
+  if "mask_IoU" in overall:
+    lines.append(masks)
+  errors = [f"{kind} {overall[f'{kind}_error']:.3f}" for kind in ("flip", "scale") if f"{kind}_error" in overall]
+  if errors:
+    lines.append(f"equivariance error of the heatmaps (0: they move with the image): {', '.join(errors)}")
   return "\n".join(lines)
 
 
@@ -124,10 +132,10 @@ def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, re
   lines = [
       f"# {config.model.name} (depth {config.model.depth}) on {data_name(config)}",
       "",
-      f"- labels ({len(info.label_names)}): {', '.join(info.label_names)}",
+      f"- labels ({len(info.label_names)}): {', '.join(info.label_names) or 'none'}",
       f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
       f"(x / 255 - {tuple(config.input.mean)}) / {tuple(config.input.std)}",
-      f"- loss: {_loss_name(config)}, {config.loss.reduction}; unspecified labels: {config.loss.unspecified}",
+      f"- loss: {_loss_name(config)}",
       f"- starting weights: {config.weights or 'none, trained from scratch'}",
       f"- training data: {data_name(config)}, {config.data.train_split}; licence: "
       + ("drawn by attr_jax, free to use" if config.data.world else info.licence),
@@ -141,9 +149,10 @@ def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, re
 
 
 def _loss_name(config: ml_collections.ConfigDict) -> str:
-  """The named weighting; a method with a loss of its own has none."""
-  name = config.loss.get("loss", config.model.name)
-  return f"{name}, stage {config.loss.stage}" if "stage" in config.loss else name
+  """The named weighting (a method with a loss of its own has none), its stage and its conventions."""
+  loss = config.loss
+  name = loss.get("loss", config.model.name) + (f", stage {loss.stage}" if "stage" in loss else "")
+  return name + (f", {loss.reduction}, unspecified: {loss.unspecified}" if "reduction" in loss else "")
 
 
 def data_name(config: ml_collections.ConfigDict) -> str:

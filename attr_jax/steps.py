@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -11,11 +12,16 @@ import optax
 
 from attr_jax import optim
 from attr_jax import sharding
+from attr_jax.nn import heatmaps
+from attr_jax.nn import masks
 from attr_jax.nn import preprocess
 from attr_jax.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+# Folded into a sample's key for the model's own draws: beyond the counters that the colour jitter uses up.
+_MODEL_KEYS = 1 << 16
 
 
 def make_train_step(
@@ -37,7 +43,7 @@ def make_train_step(
   over devices. `rng` is the run's key: the step folds its own number in.
 
   Args:
-    model: Linen module of the contract in docs/architecture.md.
+    model: Linen module of the contract in docs/architecture.md; one that takes `keys` gets one per sample.
     objective: `(logits, out, batch, memory) -> (loss, parts)`, weights bound.
     tx: the optimiser.
     schedule: learning rate of an update count, for the log.
@@ -52,11 +58,13 @@ def make_train_step(
     `scalars` are loss, its parts, grad_norm and learning_rate, all float32.
   """
   local = config.batch_norm_scope == "local" and mesh is not None
+  draws = "keys" in inspect.signature(type(model).__call__).parameters
 
   def loss_fn(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[jax.Array, Any]:
     inputs = _augment(batch, config)
+    keys = {"keys": jax.vmap(jax.random.fold_in, (0, None))(batch["jitter_key"], _MODEL_KEYS)} if draws else {}
     (logits, out), updated = model.apply(
-        {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"]
+        {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"], **keys
     )
     loss, parts = objective(logits, out, batch, memory)
     new_stats = updated["batch_stats"]
@@ -117,20 +125,61 @@ def make_train_step(
   return train_step
 
 
-def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
-  """Builds `predict_step(params, batch_stats, image) -> logits`.
+def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., dict[str, jax.Array]]:
+  """Builds `predict_step(params, batch_stats, batch) -> rows`.
 
-  `image` uint8 [B, H, W, 3], or [B, V, H, W, 3] for V views whose logits are
-  averaged; `logits` float32 [B, L].
+  `batch` holds `image` uint8 [B, H, W, 3], or [B, V, H, W, 3] for V views, and may hold `person_mask` uint8 of the
+  same [B, (V,) H, W]. `rows` holds `logit` float32 [B, L], the mean over the views, and, where the batch has a mask
+  and the model predicts one, `mask_intersection` and `mask_union` int32 [B], pixels counted over the views.
   """
-  def predict_step(params: Any, batch_stats: Any, image: jax.Array) -> jax.Array:
-    views = image.shape[1] if image.ndim == 5 else 1
-    flat = image.reshape(-1, *image.shape[-3:])
-    inputs = _normalize(flat, config)
-    logits, _ = model.apply({"params": params, "batch_stats": batch_stats}, inputs, train=False)
-    return logits.astype(jnp.float32).reshape(image.shape[0], views, -1).mean(axis=1)
+  def predict_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
+    image = batch["image"]
+    count, views = image.shape[0], image.shape[1] if image.ndim == 5 else 1
+    inputs = _normalize(image.reshape(-1, *image.shape[-3:]), config)
+    logits, out = model.apply({"params": params, "batch_stats": batch_stats}, inputs, train=False)
+    rows = {"logit": logits.astype(jnp.float32).reshape(count, views, -1).mean(axis=1)}
+    if "person_mask" in batch and "mask" in out:
+      person = batch["person_mask"].reshape(-1, *image.shape[-3:-1])
+      overlap = [pixels.reshape(count, views).sum(axis=1) for pixels in masks.mask_overlap(out["mask"], person)]
+      rows |= {"mask_intersection": overlap[0], "mask_union": overlap[1]}
+    return rows
 
   return predict_step
+
+
+def make_explain_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., dict[str, jax.Array]]:
+  """Builds `explain_step(params, batch_stats, image) -> out`: uint8 [B, H, W, 3] to `logits` and all that the model names."""
+  def explain_step(params: Any, batch_stats: Any, image: jax.Array) -> dict[str, jax.Array]:
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, out = model.apply(variables, _normalize(image, config), train=False)
+    return {"logits": logits, **out}
+
+  return explain_step
+
+
+def make_equivariance_step(model: Any, config: ml_collections.ConfigDict, small: tuple[int, int] | None) -> Callable[..., Any]:
+  """Builds `equivariance_step(params, batch_stats, batch) -> {"flip": sums, "scale": sums}`, see `nn.heatmaps`.
+
+  Args:
+    model: one with `heatmap` in its outputs.
+    config: the run's config.
+    small: (h, w) of the smaller copies; None for models that take one size only, which then have no "scale".
+
+  Returns:
+    A function of `batch` {image uint8 [B, H, W, 3], valid bool [B]}; sums are numerator and denominator [L].
+  """
+  def equivariance_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+    variables = {"params": params, "batch_stats": batch_stats}
+    heatmap = lambda image: model.apply(variables, image, train=False)[1]["heatmap"]
+    image = _normalize(batch["image"], config)
+    original, valid = heatmap(image), batch["valid"]
+    sums = {"flip": heatmaps.flip_error_sums(original, heatmap(image[:, :, ::-1]), valid)}
+    if small:
+      shrunk = jax.image.resize(image, (image.shape[0], *small, 3), "bilinear")
+      sums["scale"] = heatmaps.scale_error_sums(original, heatmap(shrunk), valid)
+    return sums
+
+  return equivariance_step
 
 
 def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh) -> TrainStep:
@@ -139,8 +188,8 @@ def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh) -> TrainS
   return jax.jit(train_step, donate_argnums=0, in_shardings=(keep, rows, keep), out_shardings=(keep, keep))
 
 
-def compile_predict_step(predict_step: Callable[..., jax.Array], mesh: jax.sharding.Mesh) -> Callable[..., jax.Array]:
-  """The step under jit: images split over the mesh, logits on every device."""
+def compile_predict_step(predict_step: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+  """A predict or explain step under jit: the batch split over the mesh, the answer whole on every device."""
   keep, rows = sharding.replicated(mesh), sharding.over_batch(mesh)
   return jax.jit(predict_step, in_shardings=(keep, keep, rows), out_shardings=keep)
 
@@ -148,7 +197,7 @@ def compile_predict_step(predict_step: Callable[..., jax.Array], mesh: jax.shard
 def flops_per_image(model: Any, state: TrainState, image_shape: tuple[int, ...]) -> float:
   """Floating-point operations of one forward pass, by XLA's own count."""
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state.params, state.batch_stats))
-  forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x, train=False)[0]
+  forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x, train=False)
   lowered = jax.jit(forward).lower(*shapes, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
   return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 

@@ -71,8 +71,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   _prepare_world(config, quiet)
   data = evaluate.open_data(config)
   data_ready = time.perf_counter()
-  train_source = data.source(config.data.train_split)
-  val_source = data.source(config.data.val_split) if config.data.val_split else None
+  train_source = evaluate.open_source(config, data, config.data.train_split)
+  val_source = evaluate.open_source(config, data, config.data.val_split) if config.data.val_split else None
   total = config_lib.total_steps(config, len(train_source))
   run_folder.write_start(config, data.info, workdir)
 
@@ -150,7 +150,7 @@ def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo
     raise InputError(f"config.loss.{wrong[0]} is unknown to model {config.model.name!r}; it takes: "
                      f"{', '.join(k for k in accepted if k not in ('logits', 'out', 'batch', 'memory', 'positive_ratio'))}")
   ratio = np.array(info.positive_ratio, np.float32)
-  if config.loss.unspecified == "negative":
+  if config.loss.get("unspecified") == "negative":
     ratio = ratio * np.array(info.known_ratio, np.float32)  # unspecified ones count as negatives
   return functools.partial(objective, positive_ratio=ratio, **config.loss)
 
@@ -259,7 +259,8 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
   selected = overall[config.evaluate.select]
   writer.write_scalars(step, {"epoch": step * config.batch_size / num_train,
                               **{f"val/{key}": value for key, value in overall.items()}})
-  progress.write(f"step {step:>6}  val mAP {100 * overall['mAP']:5.1f}  mA {100 * overall['mA']:5.1f}  F1 {100 * overall['F1']:5.1f}")
+  shown = "  ".join(f"{key} {100 * overall[key]:5.1f}" for key in ("mAP", "mA", "F1", "mask_IoU") if key in overall)
+  progress.write(f"step {step:>6}  val {shown}")
   if not math.isfinite(selected):
     return None, state
   schedule = config.schedule
@@ -356,8 +357,9 @@ def _finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workd
     (workdir / "DONE").write_text(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") + "\n")
   if report:
     _say(quiet, run_folder.metrics_table(report))
+    key = config.evaluate.select
     _say(quiet, f"best checkpoint (step {report['step']}) on {config.data.test_split}: "
-                f"mAP {100 * report['metrics']['mAP']:.1f}, last (step {last['step']}): {100 * last['metrics']['mAP']:.1f}")
+                f"{key} {100 * report['metrics'][key]:.1f}, last (step {last['step']}): {100 * last['metrics'][key]:.1f}")
   _say(quiet, f"pictures in {workdir / 'pictures'}, figures in {workdir / 'evaluation'}")
   return report
 

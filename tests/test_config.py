@@ -18,6 +18,66 @@ def test_parse_arg_refuses(arg, words):
     config_lib.parse_arg(arg, depth=50)
 
 
+TABLES = {"table1": {
+    "ours": config_lib.Row({"full": {"mAP": 87.3}}, {"batch_size": 4}),
+    "theirs": config_lib.Row({"full": {"mAP": 80.0}}, None, "R-CNN (ICCV 2015)"),
+}}
+
+
+@pytest.mark.parametrize("arg", ["table1/ours,name=a/b,tiny", "tiny,table1/ours,name=a/b", "name=a/b,tiny=true,table1/ours"])
+def test_parse_row_finds_the_row_anywhere(arg):
+  options, row = config_lib.parse_row(arg, TABLES, name="", tiny=False)
+  assert (options.name, options.tiny) == ("a/b", True) and row is TABLES["table1"]["ours"]
+
+
+def test_parse_row_without_row():
+  assert config_lib.parse_row(None, TABLES, tiny=False)[1] is None
+  assert config_lib.parse_row("tiny", {}, tiny=False)[0].tiny
+
+
+@pytest.mark.parametrize("arg, words", [
+    ("table1/theirs", "table1/theirs cannot be run: it is quoted from R-CNN"),
+    ("table2/ours", "table 'table2' is unknown; there are: table1"),
+    ("table1/mine", "row 'mine' is unknown; table1 has: ours, theirs"),
+    ("table1/", "row '' is unknown"),
+    ("table1/ours,table1/ours", "a run is one row"),
+    ("table1", "option 'table1' is unknown"),
+])
+def test_parse_row_refuses(arg, words):
+  with pytest.raises(InputError, match=words):
+    config_lib.parse_row(arg, TABLES, tiny=False)
+
+
+def test_override_sets_keys_and_replaces_sections():
+  config = config_lib.default_config()
+  config.model.variant = "paper"
+  config_lib.override(config, {"batch_size": 4, "input.size": (56, 28), "schedule.at_epochs": (1.0,), **config_lib.plain_resnet()})
+  assert (config.batch_size, config.input.size, config.schedule.at_epochs) == (4, (56, 28), (1.0,))
+  assert config.model.to_dict() == {"name": "baseline", "depth": "101"}
+  assert config.loss.to_dict() == config_lib.default_config().loss.to_dict()
+
+
+@pytest.mark.parametrize("key", ["batchsize", "input.sizes", "model.fusion"])
+def test_override_refuses_keys_that_are_not_there(key):
+  with pytest.raises(InputError, match=f"config.{key} cannot be set"):
+    config_lib.override(config_lib.default_config(), {key: 1})
+
+
+def test_a_data_set_leaves_nothing_of_another():
+  """Back from pedestrians, all but PETA's recipe is as before."""
+  config = config_lib.default_config()
+  before = config.to_dict()
+  for name in ("rap", "pa100k", "wider_attribute"):
+    config_lib.override(config, config_lib.dataset(name, fixed_size=True))
+  assert config.to_dict() == before
+
+
+def test_attribute_names_are_those_of_the_drawn_world():
+  from attr_jax.data.worlds import people
+
+  assert config_lib.WIDER_ATTRIBUTES == tuple(people.ATTRIBUTES)
+
+
 def test_total_steps_takes_the_first_set():
   config = config_lib.default_config()
   config.batch_size, config.total_epochs = 10, 2.0

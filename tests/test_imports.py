@@ -10,10 +10,10 @@ LEVELS = [
     {"errors"},
     {"config", "losses", "metrics", "data", "nn"},
     {"models"},
-    {"optim", "sharding", "checkpoint", "writers", "weights", "pictures"},
+    {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays"},
     {"state", "steps"},
     {"run_folder"},
-    {"train", "evaluate", "predict", "export"},
+    {"train", "evaluate", "predict", "annotate", "explain", "export"},
     {"cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

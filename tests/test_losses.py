@@ -295,6 +295,40 @@ def test_attention_consistency_gradients(form):
   assert np.isfinite(huge).all()
 
 
+def enlarged(x, size):
+  """Every value of [B, h, w, L] repeated up to the size."""
+  return x.repeat(size[0] // x.shape[1], axis=1).repeat(size[1] // x.shape[2], axis=2)
+
+
+@pytest.mark.parametrize("large, small", [
+    ((7, 7), (6, 6)), ((9, 9), (8, 8)), ((2, 2), (3, 3)), ((4, 4), (4, 4)), ((7, 4), (6, 3)), ((5, 1), (1, 6)),
+])
+def test_scale_consistency_equals_the_enlarged_maps(large, small):
+  rng = np.random.default_rng(0)
+  a, b = (rng.normal(size=(3, *size, 5)).astype(np.float32) for size in (large, small))
+  size = np.lcm(large, small)
+  squared = (enlarged(a, size).astype(np.float64) - enlarged(b, size)) ** 2
+  close(losses.scale_consistency(a, b), squared.mean(axis=(1, 2)), rtol=1e-6)
+  close(losses.scale_consistency(b, a), squared.mean(axis=(1, 2)), rtol=1e-6)
+  close(losses.scale_consistency(a, b, form="norm"), np.sqrt(squared.sum(axis=(1, 2))) / size.prod(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["mse", "norm"])
+def test_scale_consistency_gradients(form):
+  rng = np.random.default_rng(0)
+  a, b = (jnp.asarray(rng.normal(size=(2, n, n, 4)), jnp.float32) for n in (7, 6))
+  direct = lambda a, b: losses.attention_consistency(
+      *(jnp.repeat(jnp.repeat(x, 42 // x.shape[1], axis=1), 42 // x.shape[2], axis=2) for x in (a, b)), form=form)
+  grads = [jax.grad(lambda a, b: f(a, b).sum(), argnums=(0, 1))(a, b)
+           for f in (direct, functools.partial(losses.scale_consistency, form=form))]
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), *grads)
+  # Equal maps: a minimum, reached exactly.
+  pair = (jnp.repeat(jnp.repeat(b, 2, axis=1), 2, axis=2), b)
+  np.testing.assert_array_equal(losses.scale_consistency(*pair, form=form), 0)
+  for gradient in jax.grad(lambda a, b: losses.scale_consistency(a, b, form=form).sum(), argnums=(0, 1))(*pair):
+    np.testing.assert_array_equal(gradient, 0)
+
+
 # Class maps.
 
 
@@ -371,6 +405,9 @@ def test_masked_cells_count_nothing_and_pass_no_gradient(reduction):
     lambda: losses.attention_consistency(jnp.zeros((7, 7, 3)), jnp.zeros((7, 7, 3))),
     lambda: losses.attention_consistency(*jnp.zeros((2, 1, 2, 2, 3)), form="l1"),
     lambda: losses.attention_consistency(*jnp.zeros((2, 1, 2, 2, 3)), where=jnp.ones((2, 2))),
+    lambda: losses.scale_consistency(jnp.zeros((2, 7, 7, 3)), jnp.zeros((1, 6, 6, 3))),
+    lambda: losses.scale_consistency(jnp.zeros((2, 7, 7, 3)), jnp.zeros((2, 6, 6))),
+    lambda: losses.scale_consistency(*jnp.zeros((2, 1, 2, 2, 3)), form="l1"),
     lambda: losses.softmax_cross_entropy(jnp.zeros((2, 3)), jnp.zeros((2, 3), int)),
     lambda: losses.softmax_cross_entropy(jnp.zeros((2, 3)), jnp.zeros(2)),
     lambda: losses.reduce_loss(jnp.zeros((2, 3)), reduction="sum"),

@@ -292,3 +292,17 @@ def test_a_long_title_fits(tmp_path):
   overlays.mask_sheet(photos((64, 32)), {"a": [None]}, tmp_path / "p.png", title="Masks of the runs with and without " * 2)
   title = read(tmp_path / "p.png")[:34]
   assert (title[:, :-10] < 100).any(axis=(0, 2))[-150:].any() and (title[:, -10:] == 255).all()
+
+
+def test_views_share_the_scale_of_their_row(tmp_path):
+  image, = photos((64, 64))
+  low, high = np.zeros((4, 4)), np.ones((4, 4))
+  low[0, 0] = 1e-3  # alone it would be stretched to the full scale
+  overlays.view_sheet([image], {"a": [(image, low)], "b": [(image[::2, ::2], high)]}, ["Hat"], tmp_path / "views.png")
+  sheet = read(tmp_path / "views.png")
+  grey = overlays.blend(np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2), high, (0, 1))
+  assert grey.shape == image.shape and sheet.shape[1] > 3 * 64
+  with pytest.raises(ValueError, match="row 0, column 'a'"):
+    overlays.view_sheet([image], {"a": [(image, low * np.nan)]}, ["Hat"], tmp_path / "bad.png")
+  with pytest.raises(ValueError, match="1 maps|2 maps"):
+    overlays.view_sheet([image, image], {"a": [(image, low)]}, ["Hat", "Hat"], tmp_path / "bad.png")

@@ -12,13 +12,17 @@ from attr_jax.errors import InputError
 from attr_jax.models import baseline
 from attr_jax.models import dahar
 from attr_jax.models import diaa
+from attr_jax.models import person_segmenter
 from attr_jax.models import srn
+from attr_jax.models import vac
 
 MODELS: dict[str, ModuleType] = {
     "baseline": baseline,
     "dahar": dahar,
     "diaa": diaa,
+    "person_segmenter": person_segmenter,
     "srn": srn,
+    "vac": vac,
 }
 
 

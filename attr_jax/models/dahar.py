@@ -34,7 +34,7 @@ from attr_jax.nn.attention import SRNAttention
 from attr_jax.nn.attention import classify
 from attr_jax.nn.attention import conv
 from attr_jax.nn.attention import kernel_init
-from attr_jax.nn.masks import area_average
+from attr_jax.nn.masks import mask_cross_entropy
 from attr_jax.nn.masks import resample
 from attr_jax.nn.resnet import ResNet
 
@@ -232,20 +232,6 @@ class Model(nn.Module):
     return (out["logits_main"] + out["logits_side"]) / 2, out
 
 
-def mask_loss(mask_logits: jax.Array, person_mask: jax.Array) -> jax.Array:
-  """Cross-entropy of the mask's cells, averaged over cells and samples.
-
-  Args:
-    mask_logits: float [B, h, w].
-    person_mask: uint8 [B, H, W], 255 on the person; a cell's target is the share of the person in its area.
-
-  Returns:
-    float32 scalar.
-  """
-  target = area_average(jnp.asarray(person_mask, jnp.float32) / 255, mask_logits.shape[1:])
-  return losses.reduce_loss(losses.binary_cross_entropy(mask_logits, target), reduction="mean")
-
-
 def objective(
     logits: jax.Array,
     out: dict[str, jax.Array],
@@ -286,6 +272,6 @@ def objective(
   if mask_weight and "mask_logits" in out:
     if "person_mask" not in batch:
       raise InputError("Da-HAR's mask loss needs person masks and the data has none; train with loss.mask_weight=0")
-    mask = mask_loss(out["mask_logits"], batch["person_mask"])
+    mask = mask_cross_entropy(out["mask_logits"], batch["person_mask"])
   parts = {"classification": main + side, "main": main, "side": side, "mask": mask}
   return main + side + mask_weight * mask, parts

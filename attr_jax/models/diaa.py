@@ -22,6 +22,9 @@ Where paper and released program (github.com/cvcode18/imbalanced_learning) diffe
 
 The first three are `Model(variant=...)`, the next two arguments of `objective`. Biases in front of
 batch norm, which have no effect, are left out in both variants.
+
+The ablation of the paper takes the parts away one by one: `Model(scales=...)` leaves out heads,
+`objective(variance_weights=False)` the history, `class_weight="none", gamma=0` the weighted focal loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,10 +42,12 @@ from attr_jax.nn.resnet import ResNet
 
 Memory = dict[str, jax.Array]
 
-# variant -> channels of the attention trunk, its second kernel, channels of the map classifier.
+# Where a head can stand; "stage3_early" is stage 3 (C4) without its last three blocks.
+SCALES = ("stage3_early", "stage3", "stage4")
+# variant -> scales, channels of the attention trunk, its second kernel, channels of the map classifier.
 VARIANTS = {
-    "paper": (256, 1, (256, 512, 512)),
-    "code": (512, 3, (256, 512, 1024)),
+    "paper": (SCALES[1:], 256, 1, (256, 512, 512)),
+    "code": (SCALES, 512, 3, (256, 512, 1024)),
 }
 
 CLASS_WEIGHTS = {
@@ -52,7 +57,7 @@ CLASS_WEIGHTS = {
     "none": lambda ratio: (None, None),
 }
 
-# Stage of training -> top-level parameter groups that it changes ("head2" exists in variant "code" only).
+# Stage of training -> top-level parameter groups that it changes; of the heads as many as there are scales.
 _HEADS = ("head0", "head1", "head2")
 TRAINABLE = {
     "backbone": ("backbone", "classifier"),
@@ -120,7 +125,7 @@ class AttentionHead(nn.Module):
 
 
 class Model(nn.Module):
-  """Trunk `backbone`, primary `classifier`, attention heads `head0`, `head1` (and `head2` in variant "code").
+  """Trunk `backbone`, primary `classifier`, one attention head per scale: `head0`, `head1` (and `head2` in variant "code").
 
   At depth 101 and 224x224 with 14 labels 108,012,706 parameters (35 labels: 108,163,381) in variant
   "paper" and 283,457,740 (283,699,870) in "code", which has 283,466,188 (283,708,318) in the released
@@ -137,6 +142,8 @@ class Model(nn.Module):
       the paper times width / 64.
     dtype: of the computation; parameters, statistics, attention and logits are float32.
     variant: "paper" or "code", the widths and heads of the publication or of the released program.
+    scales: where the heads stand, of SCALES, in order from `head0` on; () leaves the primary classifier alone. None takes
+      those of the variant.
     scale_attention: multiply the attended maps by their number of cells. A map that sums to one over 196
       cells is so small that batch norm's epsilon outweighs its variance at the start.
     zero_init_last: start every residual block as the identity.
@@ -148,6 +155,7 @@ class Model(nn.Module):
   width: int | None = None
   dtype: Any = jnp.float32
   variant: str = "paper"
+  scales: tuple[str, ...] | None = None
   scale_attention: bool = False
   zero_init_last: bool = False
   bn_axis_name: str | None = None
@@ -166,11 +174,15 @@ class Model(nn.Module):
         `logits_primary` [B, L], `logits_attention` [B, heads, L],
         `attention_i` [B, h, w, L] of head i, one over the cells in sum,
         `confidence_i` [B, h, w, L] in (0, 1), and `features` [B, C], the pooled stage 4.
-      In variant "code" also `stage3_early`, the map that head 0 sees: stage 3 without its last three blocks
-      (block 20 of 23 at depth 101), but at least one.
+      With a head there also `stage3_early`, stage 3 without its last three blocks (block 20 of 23 at depth 101), but
+      at least one.
     """
     if self.variant not in VARIANTS:
       raise ValueError(f"unknown variant {self.variant!r}; known: {', '.join(VARIANTS)}")
+    scales, attention_width, kernel, map_widths = VARIANTS[self.variant]
+    scales = scales if self.scales is None else self.scales
+    if not set(scales) <= set(SCALES):
+      raise ValueError(f"unknown scales {', '.join(set(scales) - set(SCALES))}; known: {', '.join(SCALES)}")
     trunk = ResNet(
         depth=self.depth,
         width=self.width,
@@ -185,34 +197,32 @@ class Model(nn.Module):
     blocks = trunk.stage3.blocks(out["stage2"], train)
     out["stage3"] = blocks[-1]
     out["stage4"] = trunk.stage4(out["stage3"], train)
-    tapped = [out["stage3"], out["stage4"]]
-    if self.variant == "code":
+    if "stage3_early" in scales:
       out["stage3_early"] = blocks[max(1, len(blocks) - 4)]
-      tapped.insert(0, out["stage3_early"])
 
     out["features"] = out["stage4"].astype(jnp.float32).mean(axis=(1, 2))
     out["logits_primary"] = nn.Dense(self.num_labels, kernel_init=he_normal, name="classifier")(out["features"])
 
-    scale = out["stem"].shape[-1] / 64
-    attention_width, kernel, map_widths = VARIANTS[self.variant]
+    factor = out["stem"].shape[-1] / 64
     # As the trunk's.
     norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.bn_axis_name)
-    branches = []
-    for i, x in enumerate(tapped):
+    branches = [out["logits_primary"]]
+    for i, scale in enumerate(scales):
       head = AttentionHead(
           num_labels=self.num_labels,
-          attention_width=round(attention_width * scale),
+          attention_width=round(attention_width * factor),
           attention_kernel=kernel,
-          map_widths=tuple(round(width * scale) for width in map_widths),
+          map_widths=tuple(round(width * factor) for width in map_widths),
           scale_attention=self.scale_attention,
           dtype=self.dtype,
           norm=norm,
           name=f"head{i}",
       )
-      branch, out[f"attention_{i}"], out[f"confidence_{i}"] = head(x, train)
+      branch, out[f"attention_{i}"], out[f"confidence_{i}"] = head(out[scale], train)
       branches.append(branch)
-    out["logits_attention"] = jnp.stack(branches, axis=1)
-    return jnp.stack([out["logits_primary"], *branches]).mean(axis=0), out
+    logits = jnp.stack(branches, axis=1)
+    out["logits_attention"] = logits[:, 1:]
+    return logits.mean(axis=1), out
 
 
 def objective(
@@ -227,6 +237,7 @@ def objective(
     unspecified: str = "negative",
     reduction: str = "sum_labels_mean_samples",
     stage: str = "joint",
+    variance_weights: bool = True,
     weight_from_epoch: int = WEIGHT_FROM_EPOCH,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Eq. 7: weighted focal loss of the primary logits plus variance-weighted cross-entropy of each head.
@@ -245,6 +256,7 @@ def objective(
     reduction: as in `losses.reduce_loss`.
     stage: which losses count: "backbone" the primary one, "heads" those of the heads, "joint" all. `TRAINABLE`
       names the parameters that go with it.
+    variance_weights: False weighs all samples alike, which leaves plain cross-entropy for the heads.
     weight_from_epoch: first epoch in which the history weighs.
 
   Returns:
@@ -268,12 +280,17 @@ def objective(
     positive, negative = CLASS_WEIGHTS[class_weight](positive_ratio)
     terms["primary"] = reduce(losses.weighted_focal_loss(
         out["logits_primary"], label, gamma=gamma, positive_weight=positive, negative_weight=negative))
-  if stage != "backbone":
-    weight = attention_weights(memory, batch, weight_from_epoch) if memory else jnp.ones(label.shape, jnp.float32)
+  heads = out["logits_attention"].shape[1]
+  if stage != "backbone" and heads:
+    weight = jnp.ones(label.shape, jnp.float32)
+    if memory and variance_weights:
+      weight = attention_weights(memory, batch, weight_from_epoch)
     weights["attention_weight"] = weight.mean()
-    for i in range(out["logits_attention"].shape[1]):
+    for i in range(heads):
       terms[f"attention_{i}"] = reduce(
           weight * losses.binary_cross_entropy(out["logits_attention"][:, i], label))
+  if not terms:
+    raise ValueError("stage 'heads' has nothing to train: the model has no heads (scales is empty)")
   return sum(terms.values()), terms | weights
 
 

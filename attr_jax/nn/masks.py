@@ -1,8 +1,10 @@
-"""Maps and masks brought from one size to another."""
+"""Maps and masks brought from one size to another, and masks measured against true ones."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from attr_jax import losses
 
 Array = jax.Array
 
@@ -45,3 +47,36 @@ def resample(x: Array, size: tuple[int, int]) -> Array:
   if x.shape[1] >= size[0] and x.shape[2] >= size[1]:
     return area_average(x, size)
   return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear")
+
+
+def mask_cross_entropy(mask_logits: Array, mask: Array) -> Array:
+  """Cross-entropy of a predicted mask's cells, averaged over cells and samples.
+
+  Args:
+    mask_logits: float [B, h, w].
+    mask: uint8 [B, H, W], 255 on the target; a cell's label is the share of the target in its area.
+
+  Returns:
+    float32 scalar.
+  """
+  share = area_average(jnp.asarray(mask, jnp.float32) / 255, mask_logits.shape[1:])
+  return losses.reduce_loss(losses.binary_cross_entropy(mask_logits, share), reduction="mean")
+
+
+def mask_overlap(probability: Array, mask: Array) -> tuple[Array, Array]:
+  """Pixels in the intersection and in the union of a predicted mask and the true one.
+
+  The prediction is brought to the size of the true mask (bilinear) before both are cut at a half: a coarse mask is
+  measured on fine ground.
+
+  Args:
+    probability: float [B, h, w] in [0, 1].
+    mask: uint8 [B, H, W], 0 to 255.
+
+  Returns:
+    (intersection, union), int32 [B] each.
+  """
+  predicted = resample(probability[..., None], mask.shape[1:])[..., 0] >= 0.5
+  true = mask >= 128
+  count = lambda pixels: pixels.sum(axis=(1, 2), dtype=jnp.int32)
+  return count(predicted & true), count(predicted | true)

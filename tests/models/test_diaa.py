@@ -106,6 +106,41 @@ def test_outputs(variant, heads, dtype):
   assert branches.std(axis=1).min() > 0
 
 
+@pytest.mark.parametrize("scales, total", [
+    ((), 42_528_846),  # trunk and classifier
+    (("stage3",), 42_528_846 + 51_873_066 - 1_792),
+    (("stage4",), 42_528_846 + 13_614_378 - 1_792),
+    (("stage3", "stage4"), 108_012_706),
+])
+def test_scales_choose_the_heads(scales, total):
+  variables, logits, out = shapes(num_labels=14, scales=scales)
+  assert count(variables["params"]) == total and logits.shape == (2, 14)
+  assert out["logits_attention"].shape == (2, len(scales), 14)
+  for i, scale in enumerate(scales):
+    assert out[f"attention_{i}"].shape[1:3] == out[scale].shape[1:3]
+
+
+def test_three_scales_with_the_widths_of_the_paper():
+  """Jia et al. (2020) report 141.27 M parameters for their DIAA: ResNet-50, 54 labels, with biases in front of batch norm."""
+  params = shapes(num_labels=54, depth=50, scales=diaa.SCALES)[0]["params"]
+  assert round((count(params) + 3 * 1_792) / 1e6, 2) == 141.27
+
+
+def test_without_heads_the_score_is_that_of_the_classifier():
+  model, variables, x = tiny()
+  params = {key: value for key, value in variables["params"].items() if not key.startswith("head")}
+  stats = {"backbone": variables["batch_stats"]["backbone"]}
+  apply = jax.jit(lambda x: model.clone(scales=()).apply({"params": params, "batch_stats": stats}, x, train=False))
+  logits, out = apply(x)
+  np.testing.assert_array_equal(logits, out["logits_primary"])
+  np.testing.assert_allclose(logits, outputs()[1]["logits_primary"], atol=1e-5)
+
+
+def test_unknown_scale_is_refused():
+  with pytest.raises(ValueError, match="unknown scales stage5; known: stage3_early, stage3, stage4"):
+    shapes(size=32, num_labels=3, depth="tiny", scales=("stage3", "stage5"))
+
+
 def test_unknown_variant_is_refused():
   with pytest.raises(ValueError, match="known: paper, code"):
     shapes(size=32, num_labels=3, depth="tiny", variant="released")
@@ -253,6 +288,26 @@ def test_objective_equals_slow_code(class_weight, unspecified, reduction, stage)
     np.testing.assert_allclose(parts[name], sums[name] / divisor, rtol=1e-4)
   np.testing.assert_allclose(loss, sum(sums[name] for name in used) / divisor, rtol=1e-4)
   assert loss.shape == () and loss.dtype == jnp.float32
+
+
+def test_without_variance_weights_the_history_does_not_count():
+  out, batch = make_batch()
+  objective = functools.partial(diaa.objective, None, out, batch, positive_ratio=RATIO)
+  memory = stored(draw(range(2, 7)), 6)
+  plain, with_history = objective({})[1], objective(memory)[1]
+  assert with_history["attention_0"] > plain["attention_0"]
+  assert objective(memory, variance_weights=False)[1] == plain
+
+
+def test_without_heads_the_primary_loss_is_all():
+  out, batch = make_batch(heads=0)
+  memory = stored(draw(range(2, 7)), 6)
+  loss, parts = diaa.objective(None, out, batch, memory, positive_ratio=RATIO, gamma=0.0, class_weight="none")
+  assert set(parts) == {"primary"} and loss == parts["primary"]
+  z, y = out["logits_primary"].astype(np.float64), batch["label"] * batch["known"]
+  np.testing.assert_allclose(loss, (np.log1p(np.exp(z)) - y * z).sum(axis=1).mean(), rtol=1e-5)
+  with pytest.raises(ValueError, match="'heads' has nothing to train"):
+    diaa.objective(None, out, batch, memory, positive_ratio=RATIO, stage="heads")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""What a model looks at: its maps for a few images of a split, drawn over them.
+
+The files are `pictures/<name>-attention*.png` and `-heatmap.png` (where each label is seen), `-masks.png` (self-masks,
+the predicted and the true person; Wu et al., AAAI 2020, Figure 5) and `-features.png` (C4 and C5, summed over channels
+and cut at their median; Figure 4), `-views.png` (one label's map on the image, its mirror image and a smaller copy;
+Guo et al., CVPR 2019).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import pathlib
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+
+from attr_jax import overlays
+from attr_jax import sharding
+from attr_jax import steps
+from attr_jax.data import images as images_lib
+from attr_jax.data import pipeline
+from attr_jax.errors import InputError
+
+_FEATURES = {"stage3": "C4", "stage4": "C5"}
+
+Maps = Mapping[str, np.ndarray]
+
+
+def make_explain(run: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+  """All that a model names, for a few images.
+
+  Args:
+    run: an `evaluate.Run`.
+
+  Returns:
+    A function of uint8 [N, H, W, 3] that gives `logits` [N, L] and the model's `out`, float32, on the host; compiled
+    once per shape.
+  """
+  explain = jax.jit(steps.make_explain_step(run.model, run.config))
+  # From the host to one device: the first process draws alone, so nothing may be computed on the whole mesh.
+  variables = sharding.to_host(run.params), sharding.to_host(run.batch_stats)
+  return lambda image: {key: np.asarray(value, np.float32) for key, value in explain(*variables, image).items()}
+
+
+def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pipeline.InputSpec, folder: pathlib.Path,
+         name: str, num_images: int = 6) -> None:
+  """Draws the maps of images all over a split.
+
+  Args:
+    runs: column title -> `evaluate.Run`. The masks and features of several stand side by side; attention is drawn
+      for a single one.
+    source: raw samples of the split.
+    spec: how images come to the network; with `masks` the true person is drawn where the data have one.
+    folder: of the pictures.
+    name: how the files begin.
+    num_images: rows of each picture.
+  """
+  raws = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(num_images, len(source)))]
+  samples = [pipeline.evaluation_view(raw, spec=spec, views="full") for raw in raws]
+  shown = [images_lib.decode_jpeg(raw["image"]) for raw in raws]
+  image = np.stack([sample["image"] for sample in samples])
+  explains = {title: make_explain(run) for title, run in runs.items()}
+  outs = {title: explain(image) for title, explain in explains.items()}
+
+  if len(runs) == 1:
+    (run,), (out,), (explain,) = runs.values(), outs.values(), explains.values()
+    label, known = (np.stack([sample[key] for sample in samples]) for key in ("label", "known"))
+    for key in _label_maps(out):
+      overlays.attention_sheet(shown, out[key], 1 / (1 + np.exp(-out["logits"])), label, known, run.info.label_names,
+                               folder / f"{name}-{key}.png", title=f"{key}: {name}")
+    if "heatmap" in out:
+      _draw_views(explain, image, shown, run.info.label_names, folder / f"{name}-views.png", name)
+  masks = _columns(outs, _masks)
+  if masks:
+    if "person_mask" in samples[0]:
+      masks["true person"] = [sample["person_mask"].astype(np.float32) / 255 for sample in samples]
+    overlays.mask_sheet(shown, masks, folder / f"{name}-masks.png", title=f"Masks: {name}")
+  overlays.feature_sheet(shown, _columns(outs, _features), folder / f"{name}-features.png",
+                         title=f"Features, summed over channels, cut at the median: {name}")
+
+
+def _draw_views(explain: Callable[[np.ndarray], Maps], image: np.ndarray, shown: Sequence[np.ndarray],
+                label_names: Sequence[str], path: pathlib.Path, name: str) -> None:
+  """The heatmap of each image's highest label on three views; the maps stand as the model gives them."""
+  height, width = image.shape[1:3]
+  size = round(width * 6 / 7), round(height * 6 / 7)
+  inputs = {"original": image, "mirrored": image[:, :, ::-1],
+            "smaller (6/7)": np.stack([cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in image])}
+  views = {}
+  for title, batch in inputs.items():
+    try:
+      out = explain(batch)
+    except InputError:  # kernels as large as the maps take one size only
+      continue
+    if title == "original":
+      best = out["logits"].argmax(axis=1)
+    # As the sheet shows them: of the aspect of the stored image.
+    seen = [one[:, ::-1] if title == "mirrored" else one for one in shown]
+    views[title] = [(np.ascontiguousarray(one), out["heatmap"][n, ..., label]) for n, (one, label) in enumerate(zip(seen, best))]
+  overlays.view_sheet(shown, views, [label_names[label] for label in best], path, title=f"Heatmaps of views: {name}")
+
+
+def _label_maps(out: Maps) -> list[str]:
+  """Keys of the maps with one channel per label."""
+  labels = out["logits"].shape[1]
+  return [key for key, value in out.items() if labels and (key.startswith("attention") or key == "heatmap")
+          and value.ndim == 4 and value.shape[3] == labels]
+
+
+def _masks(out: Maps) -> dict[str, np.ndarray]:
+  """[N, h, w] each; a self-mask with a value per element is shown as its mean over channels."""
+  columns = {key.replace("self_mask", "self-mask "): value.mean(axis=-1)
+             for key, value in out.items() if key.startswith("self_mask")}
+  return columns | ({"person mask": out["mask"]} if "mask" in out else {})
+
+
+def _features(out: Maps) -> dict[str, np.ndarray]:
+  return {title: out[key] for key, title in _FEATURES.items() if key in out}
+
+
+def _columns(outs: Mapping[str, Maps], columns_of: Any) -> dict[str, Any]:
+  """The columns of all runs; with several, their titles tell the run."""
+  several = len(outs) > 1
+  return {f"{title}: {key}" if several else key: value
+          for title, out in outs.items() for key, value in columns_of(out).items()}

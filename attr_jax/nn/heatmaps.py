@@ -1,0 +1,59 @@
+"""How far a model's heatmaps are from moving with the image (equivariance), for any model that has some.
+
+The error of a label, over a whole split, is
+
+  sum (A - B)^2 / sum ((A - mean A)^2 + (B - mean B)^2)
+
+A the map of an image and B that of its transformed copy, brought back to the frame of A; the sums are over
+samples and cells, the means over the cells of a map. 0 is exact, unrelated maps of equal mean give 1. Shrinking the
+maps, or adding one constant to them, changes nothing: a model that was trained for consistency (Guo et al., CVPR
+2019) gains only by maps that agree better.
+
+The functions give numerator and denominator [L] of a batch, each with the mean over cells instead of the sum, which cancels.
+Add them up over batches of one image size and divide; 0 / 0 is a label whose maps are constant and equal.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from attr_jax import losses
+
+Array = jax.Array
+
+
+def flip_error_sums(heatmap: Array, heatmap_of_flipped: Array, valid: Array | None = None) -> tuple[Array, Array]:
+  """Numerator and denominator of the error under a left-right flip.
+
+  Args:
+    heatmap: float [B, h, w, L].
+    heatmap_of_flipped: [B, h, w, L], of the flipped images, as the model gives it (not flipped back).
+    valid: bool [B], samples that count (False: padding of a batch); None for all.
+
+  Returns:
+    float32 [L] each.
+  """
+  return _sums(losses.attention_consistency(heatmap, heatmap_of_flipped[:, :, ::-1]), heatmap, heatmap_of_flipped, valid)
+
+
+def scale_error_sums(large: Array, small: Array, valid: Array | None = None) -> tuple[Array, Array]:
+  """Numerator and denominator of the error under a change of the image's size.
+
+  Args:
+    large: float [B, h, w, L].
+    small: [B, h', w', L], of the same images at another size. Both are compared as if enlarged to the
+      least common multiple of their sizes, see `losses.scale_consistency`.
+    valid: as in `flip_error_sums`.
+
+  Returns:
+    float32 [L] each.
+  """
+  return _sums(losses.scale_consistency(large, small), large, small, valid)
+
+
+def _sums(apart: Array, a: Array, b: Array, valid: Array | None) -> tuple[Array, Array]:
+  """Sums over samples of `apart` [B, L] and of the variances of a and b [B, h, w, L] over their cells."""
+  spread = sum(jnp.asarray(x, jnp.float32).var(axis=(1, 2)) for x in (a, b))
+  if valid is not None:
+    # Padding may hold anything.
+    apart, spread = (jnp.where(valid[:, None], x, 0.0) for x in (apart, spread))
+  return apart.sum(axis=0), spread.sum(axis=0)

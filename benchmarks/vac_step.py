@@ -1,0 +1,134 @@
+"""What VAC's training step costs: four views (ACfs) against the baseline's one, at the same batch, trunk and input.
+
+  python benchmarks/vac_step.py --depth=50 --size=224 --batch=16 --out=vac_step.json
+
+Both programs are compiled first and then take turns, so that whatever else the machine does hits both. The ratio is the median
+over turns. Twice the large image and twice the small one (6/7 of its side) are 3.5 times the pixels; the bar is 4.4 times
+the time. On a CPU the processor time of the steps is measured too, which the neighbours of a shared machine disturb less.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from attr_jax import config as config_lib
+from attr_jax import models
+from attr_jax import optim
+from attr_jax import sharding
+from attr_jax import state as state_lib
+from attr_jax import steps
+
+BAR = 4.4
+SYSTEMS = {"baseline": {}, "vac": {"transforms": "fs"}}
+
+
+def make_run(name, options, args):
+  """A compiled step of one system on random data; `run()` does one update and waits. Also the seconds of compilation."""
+  config = config_lib.default_config()
+  config.model.name, config.model.depth = name, args.depth
+  config.model.update(options)
+  config.batch_size, config.input.size = args.batch, (args.size, args.size)
+  config.compute_dtype = args.dtype
+  mesh = sharding.make_mesh()
+  sharding.check_batch("--batch", args.batch, mesh)
+  model = models.build(config.model, args.labels, config.compute_dtype)
+  schedule = optim.make_schedule(config, 1000, 1000)
+  tx = optim.make_optimizer(config, schedule)
+  ratio = np.full(args.labels, 0.3, np.float32)
+  objective = functools.partial(models.MODELS[name].objective, positive_ratio=ratio, loss="exp_ratio")
+  state = state_lib.create_state(model, tx, (args.size, args.size, 3), {}, mesh, seed=0)
+  rng = np.random.default_rng(0)
+  batch = sharding.put_batch({
+      "image": rng.integers(0, 256, (args.batch, args.size, args.size, 3), np.uint8),
+      "label": rng.integers(0, 2, (args.batch, args.labels)).astype(np.uint8),
+      "known": np.ones((args.batch, args.labels), bool),
+      "id": np.arange(args.batch),
+  }, sharding.over_batch(mesh))
+  key = jax.random.key(0)
+  step = steps.compile_train_step(steps.make_train_step(model, objective, tx, schedule, config, mesh), mesh)
+  start = time.perf_counter()
+  step = step.lower(state, batch, key).compile()
+  seconds = time.perf_counter() - start
+
+  def run():
+    nonlocal state
+    state, scalars = step(state, batch, key)
+    jax.block_until_ready((state, scalars))
+
+  return run, seconds
+
+
+def measure(args):
+  """The times of all systems and what they were measured on, ready for JSON."""
+  runs = {name: make_run(name, options, args) for name, options in SYSTEMS.items()}
+  times, processor = {name: [] for name in runs}, {name: [] for name in runs}
+  for turn in range(args.repeats + 1):
+    for name, (run, _) in runs.items():
+      start, processor_start = time.perf_counter(), time.process_time()
+      run()
+      if turn:  # the first is a warm-up
+        times[name].append(time.perf_counter() - start)
+        processor[name].append(time.process_time() - processor_start)
+  on_cpu = jax.default_backend() == "cpu"
+  return {
+      "arguments": vars(args) | {"out": None},
+      "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+      "backend": jax.default_backend(),
+      "jax": jax.__version__,
+      "cores": os.cpu_count(),
+      "load_average": os.getloadavg()[0],
+      "compile_seconds": {name: seconds for name, (_, seconds) in runs.items()},
+      "step_seconds": times,
+      "processor_seconds": processor if on_cpu else None,
+      "ratio": median_ratio(times),
+      "processor_ratio": median_ratio(processor) if on_cpu else None,
+      "bar": BAR,
+  }
+
+
+def median_ratio(seconds):
+  """Of the turns."""
+  return statistics.median(vac / baseline for baseline, vac in zip(seconds["baseline"], seconds["vac"]))
+
+
+def table(result):
+  """The result in a few lines of text."""
+  batch = result["arguments"]["batch"]
+  lines = [f"{'system':<10} {'views':>5} {'ms median':>10} {'ms fastest':>10} {'samples/s':>10} {'compile s':>10}"]
+  for name, views in (("baseline", 1), ("vac", 4)):
+    seconds = result["step_seconds"][name]
+    median = statistics.median(seconds)
+    lines.append(f"{name:<10} {views:>5} {1e3 * median:>10.1f} {1e3 * min(seconds):>10.1f} {batch / median:>10.1f} "
+                 f"{result['compile_seconds'][name]:>10.1f}")
+  verdict = "met" if result["ratio"] <= BAR else "missed"
+  processor = f" (processor time {result['processor_ratio']:.2f})" if result["processor_ratio"] else ""
+  lines.append(f"VAC / baseline: {result['ratio']:.2f}{processor}; bar {BAR}: {verdict}. {result['device']}, "
+               f"load {result['load_average']:.1f} on {result['cores']} cores")
+  return "\n".join(lines)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--depth", default="50", help="of the ResNet: 18, 34, 50, 101 or tiny")
+  parser.add_argument("--size", type=int, default=224, help="side of the large views in px")
+  parser.add_argument("--batch", type=int, default=16, help="samples, each with all its views")
+  parser.add_argument("--labels", type=int, default=14)
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  parser.add_argument("--repeats", type=int, default=10, help="turns that count")
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+  args = parser.parse_args()
+  result = measure(args)
+  print(table(result))
+  if args.out:
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  main()
