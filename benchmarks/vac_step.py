@@ -2,9 +2,9 @@
 
   python benchmarks/vac_step.py --depth=50 --size=224 --batch=16 --out=vac_step.json
 
-Both programs are compiled first and then take turns, so that whatever else the machine does hits both. The ratio is the median
-over turns. Twice the large image and twice the small one (6/7 of its side) are 3.5 times the pixels; the bar is 4.4 times
-the time. On a CPU the processor time of the steps is measured too, which the neighbours of a shared machine disturb less.
+Both programs are compiled first and then take turns, so that whatever else the machine does hits both. The ratio is the
+median over turns. Twice the large image and twice the small one (6/7 of its side) are 3.5 times the pixels; the bar is 4.4
+times the time. On a CPU the processor time of the steps is measured too, which a shared machine disturbs less.
 """
 
 import argparse

@@ -244,9 +244,10 @@ def test_data_sets_fit_every_model(file, name, options):
 
 @pytest.fixture
 def cheap_runs(monkeypatch):
-  """One device, no checkpoints, quick compilation: half of the time of two steps, and they have tests of their own."""
+  """One device, no validation, no checkpoints, quick compilation: the others have tests of their own."""
   make_mesh = sharding.make_mesh
   monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+  monkeypatch.setattr(train, "_validate", lambda config, state, *_: (None, state))
   monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda self, *_: None)
   quick = {"xla_backend_optimization_level": 0}
   monkeypatch.setattr(steps, "compile_train_step", lambda step, mesh: jax.jit(step, compiler_options=quick))
@@ -255,11 +256,9 @@ def cheap_runs(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RUNNABLE)
 def test_row_trains(path, world_dir, tmp_path, cheap_runs):
-  """Two steps on the drawn people; validation only where the schedule waits for it."""
+  """Two steps on the drawn people."""
   config = load(path, "tiny", [f"--config.data.dir={world_dir}", "--config.data.size=88x52"])
   config.data.test_split = ""
-  if config.schedule.name != "plateau":
-    config.data.val_split = ""
   train.train_and_evaluate(config, tmp_path, quiet=True)
   losses = [line["loss"] for line in writers.read_jsonl(tmp_path / "metrics.jsonl") if "loss" in line]
   assert len(losses) == 2 and np.isfinite(losses).all()
