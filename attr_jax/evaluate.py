@@ -223,14 +223,13 @@ def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bo
   """How far each label's heatmap is from moving with its image, over a split (`nn.heatmaps`).
 
   Returns:
-    {"flip_error", "scale_error"}, float64 [L] each: 0 where maps of mirrored images, or of smaller ones (6/7 of the side,
-    Guo et al. 2019), are the maps of the images. {} for a model without heatmaps; no "scale_error" for one whose kernels
+    {"flip_error", "scale_error"}, float64 [L] each: 0 where maps of mirrored images, or of smaller ones
+    (`explain.small_size`), are the maps of the images. {} for a model without heatmaps; no "scale_error" for one whose kernels
     are as large as its maps.
   """
-  height, width = run.config.input.full_size
-  small = (round(height * 6 / 7), round(width * 6 / 7))
-  if "heatmap" not in outputs(run, (height, width)):
+  if "heatmap" not in outputs(run, run.config.input.full_size):
     return {}
+  small = explain.small_size(run)
   try:
     outputs(run, small)
   except InputError:

@@ -42,6 +42,12 @@ def make_explain(run: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
   return lambda image: {key: np.asarray(value, np.float32) for key, value in explain(*variables, image).items()}
 
 
+def small_size(run: Any) -> tuple[int, int]:
+  """(height, width) of the smaller copies that a run's heatmaps are compared on: VAC's own, else 6/7 of the "full" view."""
+  ratio = run.config.model.get("small_size", 6 / 7)
+  return tuple(round(side * ratio) for side in run.config.input.full_size)
+
+
 def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pipeline.InputSpec, folder: pathlib.Path,
          name: str, num_images: int = 6) -> None:
   """Draws the maps of images all over a split.
@@ -69,7 +75,7 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
       overlays.attention_sheet(shown, out[key], 1 / (1 + np.exp(-out["logits"])), label, known, run.info.label_names,
                                folder / f"{name}-{key}.png", title=f"{key}: {name}")
     if "heatmap" in out:
-      _draw_views(explain, image, shown, run.info.label_names, folder / f"{name}-views.png", name)
+      _draw_views(explain, image, small_size(run), shown, run.info.label_names, folder / f"{name}-views.png", name)
   masks = _columns(outs, _masks)
   if masks:
     if "person_mask" in samples[0]:
@@ -79,13 +85,11 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
                          title=f"Features, summed over channels, cut at the median: {name}")
 
 
-def _draw_views(explain: Callable[[np.ndarray], Maps], image: np.ndarray, shown: Sequence[np.ndarray],
+def _draw_views(explain: Callable[[np.ndarray], Maps], image: np.ndarray, small: tuple[int, int], shown: Sequence[np.ndarray],
                 label_names: Sequence[str], path: pathlib.Path, name: str) -> None:
   """The heatmap of each image's highest label on three views; the maps stand as the model gives them."""
-  height, width = image.shape[1:3]
-  size = round(width * 6 / 7), round(height * 6 / 7)
-  inputs = {"original": image, "mirrored": image[:, :, ::-1],
-            "smaller (6/7)": np.stack([cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in image])}
+  shrunk = np.stack([cv2.resize(one, small[::-1], interpolation=cv2.INTER_AREA) for one in image])
+  inputs = {"original": image, "mirrored": image[:, :, ::-1], f"smaller, {small[0]}x{small[1]}": shrunk}
   views = {}
   for title, batch in inputs.items():
     try:
