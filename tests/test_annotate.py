@@ -43,6 +43,8 @@ def test_segmenter_reports_mask_iou_and_no_labels(segmenter):
   stored = json.loads((workdir / "evaluation" / "test-full.json").read_text())
   assert set(stored["metrics"]) == {"mask_IoU", "mask_IoU_per_image"} and stored["per_attribute"] == {}
   assert 0 <= report["metrics"]["mask_IoU"] <= 1
+  five = evaluate.evaluate_runs([workdir], split="val", views="five_crop", write=False, progress=False)
+  assert set(five["metrics"]) == set(stored["metrics"]) and 0 <= five["metrics"]["mask_IoU"] <= 1
   assert "mask IoU" in (workdir / "model_card.md").read_text()
   assert {path.name for path in (workdir / "pictures").iterdir()} == {
       "training.png", "test-full-masks.png", "test-full-features.png"}
@@ -84,6 +86,7 @@ def test_dahar_trains_on_annotated_masks(segmenter, own_world, tmp_path):
   assert len(losses[""]) == 3 and losses[""] != losses["person_mask"]
 
 
+@pytest.mark.slow
 def test_a_model_without_masks_cannot_annotate(config, own_world, tmp_path):
   config.data.test_split = config.data.val_split = ""
   train.train_and_evaluate(config, tmp_path / "baseline", quiet=True)

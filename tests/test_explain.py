@@ -48,9 +48,9 @@ def test_models_get_the_errors_that_they_can_have(world_dir):
 
 @pytest.mark.parametrize("name, kinds", [
     ("dahar.py:tiny", {"attention", "heatmap", "views", "masks", "features"}),
-    ("srn.py:tiny", {"attention", "heatmap", "views", "features"}),
-    ("diaa.py:tiny", {"attention_0", "attention_1", "features"}),
-    ("dahar.py:design=B,table3/self_mask,tiny", {"attention", "heatmap", "views", "masks", "features"}),
+    pytest.param("srn.py:tiny", {"attention", "heatmap", "views", "features"}, marks=pytest.mark.slow),
+    pytest.param("diaa.py:tiny", {"attention_0", "attention_1", "features"}, marks=pytest.mark.slow),
+    pytest.param("dahar.py:design=B,table3/self_mask,tiny", {"attention", "heatmap", "views", "masks", "features"}, marks=pytest.mark.slow),
 ])
 def test_every_map_is_drawn(name, kinds, world_dir, tmp_path):
   run, source = fresh_run(name, world_dir)
@@ -58,6 +58,7 @@ def test_every_map_is_drawn(name, kinds, world_dir, tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {f"test-{kind}.png" for kind in kinds}
 
 
+@pytest.mark.slow
 def test_masks_and_features_of_two_runs_stand_side_by_side(world_dir, tmp_path):
   run, source = fresh_run("dahar.py:tiny", world_dir)
   explain.draw({"with": run, "without": run}, source, evaluate.input_spec(run.config), tmp_path, "test", num_images=2)
