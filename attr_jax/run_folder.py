@@ -123,7 +123,7 @@ def metrics_table(report: Mapping[str, Any]) -> str:
     lines.append(masks)
   errors = [f"{kind} {overall[f'{kind}_error']:.3f}" for kind in ("flip", "scale") if f"{kind}_error" in overall]
   if errors:
-    lines.append(f"equivariance error of the heatmaps (0: they move with the image): {', '.join(errors)}")
+    lines.append(f"equivariance error of the heatmaps (0: exact): {', '.join(errors)}")
   return "\n".join(lines)
 
 

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from helpers import load
+
 from attr_jax import annotate
 from attr_jax import cli
 from attr_jax import evaluate
@@ -15,7 +17,6 @@ from attr_jax import train
 from attr_jax import writers
 from attr_jax.data import images
 from attr_jax.errors import InputError
-from tests.test_methods import load
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import load
+
 from attr_jax import evaluate
 from attr_jax import explain
 from attr_jax import models
 from attr_jax import sharding
 from attr_jax.data import pipeline
-from tests.test_methods import load
 
 
 def fresh_run(name, world_dir, **overrides):

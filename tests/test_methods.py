@@ -1,10 +1,11 @@
 """SRN, DIAA and Da-HAR through the training loop: memory, frozen groups, stages that build on each other."""
 
-import pathlib
-
 import jax
 import numpy as np
 import pytest
+
+from helpers import REPOSITORY
+from helpers import load
 
 from attr_jax import cli
 from attr_jax import evaluate
@@ -14,15 +15,6 @@ from attr_jax import sharding
 from attr_jax import state as state_lib
 from attr_jax import train
 from attr_jax import writers
-
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-
-
-def load(name, world_dir, **overrides):
-  """A method's tiny config on the world of the tests, which is prepared at the quickstart's size."""
-  config = cli.load_config(f"{REPOSITORY}/configs/{name}", [f"--config.data.dir={world_dir}"])
-  config.update_from_flattened_dict({"data.size": "88x52", "data.test_split": "", "total_steps": 3} | overrides)
-  return config
 
 
 def groups_of(workdir):
@@ -113,3 +105,20 @@ def test_full_size_states_hold_the_history():
   state = state_lib.abstract_state(model, tx, (224, 224, 3), memory, sharding.make_mesh())
   assert sum(x.size for x in jax.tree.leaves(state.params)) == 108_012_706
   assert state.memory["probability"].shape == (6, 22_968, 14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, dataset, source, size", [
+    ("srn", "pa100k", "pa100k", "64x32"), ("diaa", "pa100k", "pa100k", "64x32"), ("dahar", "pa100k", "pa100k", "64x32"),
+    ("vac", "pa100k", "pa100k", "64x64"), ("vac", "coco", "coco_open", "72x72"),
+])
+def test_trains_and_evaluates_on_real_photos(name, dataset, source, size, real_data, tmp_path):
+  from attr_jax.data import prepare
+
+  prepare.prepare(dataset, source=real_data / source, data_dir=tmp_path / "data", size=size, progress=False)
+  config = cli.load_config(f"{REPOSITORY}/configs/{name}.py:dataset={dataset},small", [
+      f"--config.data.dir={tmp_path / 'data'}", "--config.total_steps=3", "--config.evaluate.max_samples=32"])
+  report = train.train_and_evaluate(config, tmp_path / "run", quiet=True)
+  assert report["num_samples"] == {"pa100k": 200, "coco": 27}[dataset]
+  assert 0 < report["metrics"]["mAP"] < 1 and 0 <= report["metrics"]["top3_F1-O"] <= 1
+  assert ("flip_error" in report["metrics"]) == (name != "diaa")  # DIAA has attention but no heatmap of its classifier

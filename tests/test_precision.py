@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from helpers import load
+
 from attr_jax import evaluate
 from attr_jax import models
 from attr_jax import optim
@@ -12,7 +14,6 @@ from attr_jax import state as state_lib
 from attr_jax import steps
 from attr_jax import train
 from attr_jax.data import pipeline
-from tests.test_methods import load
 
 
 def losses_of(config, count):
