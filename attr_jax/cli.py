@@ -8,6 +8,7 @@ import pathlib
 import sys
 from typing import Any
 
+from attr_jax.data import worlds
 from attr_jax.errors import InputError
 
 _PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
@@ -102,9 +103,9 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--overwrite", action="store_true", help="replace an annotation of that name")
 
   sub = command("synthesize", _synthesize, "draw a synthetic data set in the layout of a real one")
-  sub.add_argument("world", choices=("people",))
+  sub.add_argument("world", choices=tuple(worlds.WORLDS))
   sub.add_argument("--out", required=True, type=pathlib.Path)
-  sub.add_argument("--count", required=True, type=int, help="number of person boxes")
+  sub.add_argument("--count", required=True, type=int, help="number of units: people counts boxes, faces counts photos")
   sub.add_argument("--seed", type=int, default=0)
 
   sub = command("import-weights", _import_weights, "convert torchvision or timm ResNet weights")
@@ -227,8 +228,6 @@ def _annotate(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _synthesize(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
-  from attr_jax.data import worlds
-
   counts = worlds.synthesize(args.world, args.out, count=args.count, seed=args.seed)
   print(f"drawn in {args.out}: {counts}")
   return 0

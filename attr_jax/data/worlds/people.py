@@ -17,23 +17,18 @@ covers the pixels that the box touches: columns floor(x) to ceil(x + width),
 rows floor(y) to ceil(y + height), end exclusive. Boxes lie inside their photo.
 """
 
-import concurrent.futures
 import contextlib
 import json
-import multiprocessing
-import os
 import pathlib
-import shutil
-import tempfile
 
 import cv2
 import numpy as np
 import simplejpeg
 import tqdm
 
+from attr_jax.data.worlds import common
 from attr_jax.data.worlds import people_scene
 from attr_jax.data.worlds.people_look import SCENES
-from attr_jax.errors import InputError
 
 ATTRIBUTES = people_scene.ATTRIBUTES
 SPLITS = ("train", "val", "test")
@@ -58,38 +53,20 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | N
   Returns counts: images, boxes, and boxes per split.
   """
   out = pathlib.Path(out)
-  if count <= 0:
-    raise InputError(f"count must be at least 1, got {count}")
-  if seed < 0:
-    raise InputError(f"seed must not be negative, got {seed}")
-  if workers is not None and workers <= 0:
-    raise InputError(f"workers must be at least 1, got {workers}")
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise InputError(f"{out} exists and is not an empty folder; choose another --out or remove it")
+  common.check_call(out, count=count, seed=seed, workers=workers)
   boxes = split_counts(count)
   jobs = [(seed, split, number, wanted) for split in SPLITS for number, wanted in enumerate(_plan(seed, split, boxes[split]))]
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  workers = workers or max(1, min(cores, count // _MIN_PER_PROCESS))
-  out.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-  try:
-    _make_folders(temporary)
+  workers = workers or common.default_workers(count, _MIN_PER_PROCESS)
+  with common.whole_folder(out) as root:
+    _make_folders(root)
     images = {split: [] for split in SPLITS}
-    # Closed before the folder is removed, so that no process still writes into it.
-    with contextlib.closing(_draw_all(temporary, jobs, workers)) as entries:
+    with contextlib.closing(common.draw_all(_draw_job, root, jobs, workers)) as entries:
       with tqdm.tqdm(total=count, desc="people", unit="box", ncols=80, disable=not progress) as bar:
         for (_, split, _, wanted), entry in zip(jobs, entries):
           images[split].append(entry)
           bar.update(wanted)
-    _write_json(temporary / "wider_attribute_trainval.json", images["train"] + images["val"])
-    _write_json(temporary / "wider_attribute_test.json", images["test"])
-    temporary.chmod(0o755)  # mkdtemp makes private folders
-    if out.exists():
-      out.rmdir()
-    temporary.rename(out)
-  except BaseException:
-    shutil.rmtree(temporary, ignore_errors=True)
-    raise
+    _write_json(root / "wider_attribute_trainval.json", images["train"] + images["val"])
+    _write_json(root / "wider_attribute_test.json", images["test"])
   return {"images": len(jobs), "boxes": count, **boxes}
 
 
@@ -112,27 +89,6 @@ def _make_folders(root: pathlib.Path):
     for split in SPLITS:
       for kind in range(len(SCENES)):
         (root / top / split / _folder(kind)).mkdir(parents=True)
-
-
-def _draw_all(root: pathlib.Path, jobs: list, workers: int):
-  """Yields the JSON entry of each job, in order."""
-  if workers == 1:
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the pictures are too small to share
-    try:
-      for job in jobs:
-        yield _draw_job(root, *job)
-    finally:
-      cv2.setNumThreads(threads)
-    return
-  # Spawned, not forked: a parent that runs jax has threads.
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-    try:
-      yield from pool.map(_draw_job, [root] * len(jobs), *zip(*jobs), chunksize=8)
-    except BaseException:
-      pool.shutdown(wait=True, cancel_futures=True)
-      raise
 
 
 def _draw_job(root: pathlib.Path, seed: int, split: str, number: int, wanted: int) -> dict:

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from attr_jax.data.worlds import people_head as head
+from attr_jax.data.worlds.common import circle, oval, shade
 from attr_jax.data.worlds.people_look import LONG_SLEEVES, Look
 from attr_jax.data.worlds.people_sheet import (
   BOTTOM, FOOT, FOREARM, HELD, LOGO, NECK, SHIN, THIGH, TOP, TORSO, UPPER_ARM,
-  Layer, capsule, circle, denim_grain, fill, limb, line, oval, part_sizes, pattern_weight, points, shade)
+  Layer, capsule, denim_grain, fill, limb, line, part_sizes, pattern_weight, points)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 
+from attr_jax.data.worlds.common import oval, shade
 from attr_jax.data.worlds.people_look import LONG_HAIR, Look
-from attr_jax.data.worlds.people_sheet import EYES, FACE, HAIR, HAT, MOUTH, NECK, Layer, fill, line, oval, shade
+from attr_jax.data.worlds.people_sheet import EYES, FACE, HAIR, HAT, MOUTH, NECK, Layer, fill, line
 
 HEAD_CENTER, HEAD_X, HEAD_Y = 0.079, 0.063, 0.086  # in figure heights
 

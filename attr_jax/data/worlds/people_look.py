@@ -4,13 +4,12 @@ Attributes depend on each other and on the scene as in life; colours do not give
 them away.
 """
 
-import colorsys
 import dataclasses
 import math
 
 import numpy as np
 
-from attr_jax.data.worlds.people_sheet import shade
+from attr_jax.data.worlds.common import chance, cloth, contrast, hsv, pick, shade
 
 LONG_HAIR = ("long", "ponytail", "wavy")
 LONG_SLEEVES = ("sweater", "shirt", "jacket", "suit", "robe")
@@ -83,51 +82,17 @@ SCENES = (
 )
 
 
-def _hsv(h: float, s: float, v: float) -> tuple:
-  return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(h % 1.0, min(max(s, 0), 1), min(max(v, 0), 1)))
-
-
-def _cloth(rng, dark: float = 0.0) -> tuple:
-  """Any colour of cloth; a third of them greys, whites and blacks."""
-  if rng.random() < 0.35 + dark:
-    return _hsv(rng.random(), rng.uniform(0, 0.15), rng.uniform(0.12, 0.35) if rng.random() < 0.45 + dark else rng.uniform(0.4, 0.95))
-  return _hsv(rng.random(), rng.uniform(0.25, 0.9), rng.uniform(0.25, 0.95 - 0.4 * dark))
-
-
-def _contrast(rng, colour: tuple) -> tuple:
-  """A colour of cloth that can be told from `colour`."""
-  while True:
-    other = _cloth(rng)
-    if math.dist(colour, other) > 88:
-      return other
-
-
-def _chance(rng, share: float, shift: float = 0.0) -> bool:
-  """A coin of the given share, its log-odds moved by `shift`."""
-  odds = share / (1 - share) * math.exp(shift)
-  return bool(rng.random() < odds / (1 + odds))
-
-
-def pick(rng, weights: dict) -> str:
-  rest = rng.random() * sum(weights.values())
-  for key, weight in weights.items():
-    rest -= weight
-    if rest < 0:
-      break
-  return key
-
-
 def _hair_colour(rng) -> tuple:
   kind = rng.random()
   if kind < 0.45:
-    return _hsv(0.06 + rng.normal(0, 0.02), rng.uniform(0.2, 0.6), rng.uniform(0.08, 0.25))
+    return hsv(0.06 + rng.normal(0, 0.02), rng.uniform(0.2, 0.6), rng.uniform(0.08, 0.25))
   if kind < 0.72:
-    return _hsv(0.07 + rng.normal(0, 0.01), rng.uniform(0.5, 0.75), rng.uniform(0.25, 0.5))
+    return hsv(0.07 + rng.normal(0, 0.01), rng.uniform(0.5, 0.75), rng.uniform(0.25, 0.5))
   if kind < 0.86:
-    return _hsv(0.12, rng.uniform(0.3, 0.6), rng.uniform(0.65, 0.9))
+    return hsv(0.12, rng.uniform(0.3, 0.6), rng.uniform(0.65, 0.9))
   if kind < 0.95:
-    return _hsv(0.0, rng.uniform(0.0, 0.08), rng.uniform(0.5, 0.85))
-  return _hsv(rng.random(), rng.uniform(0.5, 0.9), rng.uniform(0.4, 0.8))
+    return hsv(0.0, rng.uniform(0.0, 0.08), rng.uniform(0.5, 0.85))
+  return hsv(rng.random(), rng.uniform(0.5, 0.9), rng.uniform(0.4, 0.8))
 
 
 def _garments(rng, scene: SceneKind, male: bool) -> tuple[str, str]:
@@ -151,10 +116,10 @@ def _garments(rng, scene: SceneKind, male: bool) -> tuple[str, str]:
 def _decoration(rng, scene: SceneKind, top: str, back: bool) -> tuple[str | None, str | None]:
   """Logo and pattern of a top."""
   logo = pattern = None
-  if _chance(rng, _PRINTED[top], scene.odds.get("logo", 0.0)):
+  if chance(rng, _PRINTED[top], scene.odds.get("logo", 0.0)):
     buttoned = top in ("jacket", "polo")
     logo = "back" if back else "small" if buttoned or rng.random() < 0.25 else "chest"
-  if _chance(rng, _STRIPED[top], scene.odds.get("plaid", 0.0)):
+  if chance(rng, _STRIPED[top], scene.odds.get("plaid", 0.0)):
     pattern = pick(rng, {"stripes": 0.5, "plaid": 0.5})
   elif top != "suit" and rng.random() < 0.07:
     pattern = pick(rng, {"dots": 0.5, "camouflage": 0.5})
@@ -166,29 +131,29 @@ def _bottom_colour(rng, top: str, bottom: str, top_colour: tuple) -> tuple:
   if top == "suit":
     return shade(top_colour, rng.uniform(0.85, 1.0))
   if bottom == "jeans":
-    return _hsv(rng.uniform(0.57, 0.64), rng.uniform(0.25, 0.65), rng.uniform(0.28, 0.75))
+    return hsv(rng.uniform(0.57, 0.64), rng.uniform(0.25, 0.65), rng.uniform(0.28, 0.75))
   if rng.random() < 0.16:
-    return _hsv(rng.uniform(0.56, 0.66), rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75))
-  return _cloth(rng, dark=0.2)
+    return hsv(rng.uniform(0.56, 0.66), rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75))
+  return cloth(rng, dark=0.2)
 
 
 def sample_look(rng: np.random.Generator, scene: SceneKind, sunny: bool) -> Look:
   """Draws what a person of this scene looks like; attributes depend on each other as in life."""
   odds = scene.odds
-  male = _chance(rng, 0.62, odds.get("male", 0.0))
+  male = chance(rng, 0.62, odds.get("male", 0.0))
   back = bool(rng.random() < 0.17)
   top, bottom = _garments(rng, scene, male)
   logo, pattern = _decoration(rng, scene, top, back)
   hair = pick(rng, _HAIR_OF_MEN if male else _HAIR_OF_WOMEN)
   hat = eyewear = None
-  if _chance(rng, 0.208, odds.get("hat", 0.0) + (0.35 if sunny else -0.1) + (0.15 if male else -0.2)):
+  if chance(rng, 0.208, odds.get("hat", 0.0) + (0.35 if sunny else -0.1) + (0.15 if male else -0.2)):
     hat = pick(rng, {"cap": 0.42, "brim": 0.22, "beanie": 0.16, "helmet": 0.13, "cone": 0.07})
-  if _chance(rng, 0.050, odds.get("sunglass", 0.0) + (0.7 if sunny else -0.5) + (0.5 if hat else -0.1)):
+  if chance(rng, 0.050, odds.get("sunglass", 0.0) + (0.7 if sunny else -0.5) + (0.5 if hat else -0.1)):
     eyewear = "dark"
   elif rng.random() < 0.10:
     eyewear = "clear"
   tone = float(rng.choice([0.33, 0.45, 0.62, 0.78, 0.88, 0.95], p=[0.08, 0.12, 0.15, 0.2, 0.25, 0.2]))
-  top_colour = _cloth(rng, dark=0.35 if top == "suit" else 0.0)
+  top_colour = cloth(rng, dark=0.35 if top == "suit" else 0.0)
   return Look(
     male=male,
     back=back,
@@ -197,24 +162,24 @@ def sample_look(rng: np.random.Generator, scene: SceneKind, sunny: bool) -> Look
     hair=hair,
     hat=hat,
     eyewear=eyewear,
-    face_mask=_chance(rng, 0.024, odds.get("mask", 0.0)),
+    face_mask=chance(rng, 0.024, odds.get("mask", 0.0)),
     beard=male and bool(rng.random() < 0.38),
     top=top,
     bottom=bottom,
     pattern=pattern,
     logo=logo,
     extra=pick(rng, {"": 0.68, "bag": 0.12, "scarf": 0.07, "lanyard": 0.07, "headband": 0.06}) or None,
-    held="sign" if _chance(rng, 0.03, odds.get("sign", 0.0)) else pick(rng, {"": 0.82, "bag": 0.12, "cup": 0.06}) or None,
-    skin=_hsv(0.06 + rng.normal(0, 0.008), 0.62 - 0.35 * tone + rng.normal(0, 0.03), tone + rng.normal(0, 0.02)),
+    held="sign" if chance(rng, 0.03, odds.get("sign", 0.0)) else pick(rng, {"": 0.82, "bag": 0.12, "cup": 0.06}) or None,
+    skin=hsv(0.06 + rng.normal(0, 0.008), 0.62 - 0.35 * tone + rng.normal(0, 0.03), tone + rng.normal(0, 0.02)),
     hair_colour=_hair_colour(rng),
-    hat_colour=_cloth(rng),
+    hat_colour=cloth(rng),
     top_colour=top_colour,
-    second_colour=_contrast(rng, top_colour),
+    second_colour=contrast(rng, top_colour),
     bottom_colour=_bottom_colour(rng, top, bottom, top_colour),
-    shoe_colour=_cloth(rng, dark=0.3),
-    accent=_contrast(rng, top_colour),
-    mask_colour=_cloth(rng) if rng.random() < 0.3 else _hsv(0.55, rng.uniform(0, 0.3), rng.uniform(0.75, 0.95)),
-    lens_colour=_hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.05, 0.22)),
+    shoe_colour=cloth(rng, dark=0.3),
+    accent=contrast(rng, top_colour),
+    mask_colour=cloth(rng) if rng.random() < 0.3 else hsv(0.55, rng.uniform(0, 0.3), rng.uniform(0.75, 0.95)),
+    lens_colour=hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.05, 0.22)),
     skirt_length=float(rng.uniform(0.65, 1.3)),
     dress=bottom == "skirt" and top in ("tank", "tshirt", "sweater") and bool(rng.random() < 0.45),
     detail=bool(rng.random() < 0.5))

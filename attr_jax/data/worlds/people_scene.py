@@ -14,7 +14,8 @@ import numpy as np
 
 from attr_jax.data.worlds import people_backdrop as backdrop
 from attr_jax.data.worlds import people_figure as figure
-from attr_jax.data.worlds.people_look import LONG_HAIR, LONG_SLEEVES, Look, SceneKind, pick, sample_look
+from attr_jax.data.worlds.common import pick
+from attr_jax.data.worlds.people_look import LONG_HAIR, LONG_SLEEVES, Look, SceneKind, sample_look
 from attr_jax.data.worlds.people_sheet import (
   EYES, FACE, FOREARM, HAIR, HAT, HELD, LOGO, MOUTH, NECK, NUM_PARTS, SHIN, THIGH, TORSO, UPPER_ARM, Layer)
 

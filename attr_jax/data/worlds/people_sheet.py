@@ -11,6 +11,8 @@ import math
 import cv2
 import numpy as np
 
+from attr_jax.data.worlds.common import shade
+
 # Body parts, the lower five bits of `Layer.code`. HELD is a thing in or on the
 # hand: it hides what is behind it but is not the person.
 (HAIR, FACE, EYES, MOUTH, HAT, NECK, TORSO, LOGO, UPPER_ARM, FOREARM, THIGH, SHIN, FOOT, HELD) = range(1, 15)
@@ -42,12 +44,6 @@ def points(layer: Layer, outline) -> np.ndarray:
   return np.rint((np.asarray(outline, np.float64) - layer.origin) * (layer.unit * 16)).astype(np.int32)
 
 
-def shade(colour, factor: float) -> tuple:
-  """A colour made darker or brighter by a factor."""
-  r, g, b = colour
-  return min(255.0, r * factor), min(255.0, g * factor), min(255.0, b * factor)
-
-
 def part_sizes(part: np.ndarray) -> np.ndarray:
   """Pixels of each part [NUM_PARTS] in a uint8 part map. (np.bincount would widen the map first.)"""
   return cv2.calcHist([part], [0], None, [NUM_PARTS], [0, NUM_PARTS]).ravel().astype(np.int64)
@@ -66,16 +62,6 @@ def fill(layer: Layer, outline, colour, code: int, edge: float = 0.72):
 def line(layer: Layer, outline, colour, width: float):
   """An open line of `width` figure heights; it changes colours, not parts."""
   cv2.polylines(layer.rgb, [points(layer, outline)], False, colour, max(1, round(width * layer.unit)), cv2.LINE_8, 4)
-
-
-@functools.lru_cache(None)
-def circle(count: int) -> np.ndarray:
-  angle = np.arange(count) * (2 * np.pi / count)
-  return np.stack([np.cos(angle), np.sin(angle)], 1)
-
-
-def oval(center, rx: float, ry: float, count: int = 20) -> np.ndarray:
-  return circle(count) * (rx, ry) + center
 
 
 def capsule(p, q, r0: float, r1: float) -> np.ndarray:
