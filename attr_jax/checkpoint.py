@@ -108,6 +108,7 @@ class Checkpoints:
     while cause.__cause__ is not None:
       cause = cause.__cause__
     reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-    kept = self.steps()
+    # The list in memory is lost with the failed save; a folder that is named by its step is whole.
+    kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
     resume = f"the run can go on from step {kept[-1]}" if kept else "there is no earlier one"
     return SaveError(f"checkpoint of step {step} could not be written to {self.folder}: {reason}; {resume}")

@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> None:
   logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
   if args.debug:
     sys.exit(args.run(args, rest))
+  # Orbax logs a failed save once more from each of its threads, with tracebacks.
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
   try:
     status = args.run(args, rest)
   except InputError as error:

@@ -6,6 +6,7 @@ import inspect
 import math
 import pathlib
 import signal
+import sys
 import time
 from typing import Any
 
@@ -126,7 +127,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
       if stop or selected is not None or _due(step, save_every, total):
         log.finish()  # a state after a NaN must not be saved
         writer.flush()
-      checkpoints.save(step, state, selected)
+        checkpoints.save(step, state, selected)
       if stop:
         checkpoints.wait()
         raise Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
@@ -134,10 +135,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     compiled = train_step._cache_size()
     writer.write_scalars(total, {"compiled_train_steps": compiled})
   finally:
-    progress.close()
-    writer.close()
-    checkpoints.close()
-    preemption.close()
+    _close(progress, writer, checkpoints, preemption)
   return _finish(config, data.info, workdir, total, quiet)
 
 
@@ -301,6 +299,18 @@ def _start_from_run(config: ml_collections.ConfigDict, state: state_lib.TrainSta
   _say(False, f"weights    {len(shared)} of {len(new)} arrays from {config.weights}, the others start fresh")
   both = traverse_util.unflatten_dict({path: old[path] if path in shared else value for path, value in new.items()})
   return state_lib.with_variables(state, tx, both["params"], both["batch_stats"])
+
+
+def _close(*resources: Any) -> None:
+  """Closes all of them; an error of closing must not hide the one that stopped the run."""
+  stopped, errors = sys.exception(), []
+  for resource in resources:
+    try:
+      resource.close()
+    except Exception as error:
+      errors.append(error)
+  if errors and not stopped:
+    raise errors[0]
 
 
 def _due(step: int, every: int, total: int) -> bool:

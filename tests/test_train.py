@@ -24,10 +24,13 @@ def assert_identical(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_run_folder(config, tmp_path):
+def test_run_folder(config, tmp_path, monkeypatch):
   workdir = tmp_path / "run"
   config.total_steps, config.checkpoint.every_steps = 6, 2
+  saved, save = [], checkpoint_lib.Checkpoints.save
+  monkeypatch.setattr(checkpoint_lib.Checkpoints, "save", lambda self, step, *rest: (saved.append(step), save(self, step, *rest)))
   report = train.train_and_evaluate(config, workdir, quiet=True)
+  assert saved == [2, 4, 6]
   for name in ("config.json", "dataset.json", "environment.json", "parameters.txt", "metrics.jsonl", "model_card.md", "DONE",
                "evaluation/test-full.json", "predictions/test-full.npz", "pictures/training.png",
                "pictures/test-full-attributes.png", "pictures/test-full-images.png"):

@@ -22,15 +22,15 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 QUICKSTART = f"{REPOSITORY}/configs/quickstart.py:tiny"
 
 
-def start(workdir, world_dir, *extra, devices=1, config=QUICKSTART, **environment):
-  """A training process of its own, its output in `<workdir>.log`."""
+def start(workdir, world_dir, *extra, devices=1, config=QUICKSTART, log=None, **environment):
+  """A training process of its own, its output in `log`, else in `<workdir>.log`."""
   environment = os.environ | environment | {
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(REPOSITORY),
   }
-  log = open(f"{workdir}.log", "a")
-  return subprocess.Popen(
-      [sys.executable, "-m", "attr_jax", "train", f"--config={config}", f"--config.data.dir={world_dir}",
-       f"--workdir={workdir}", *extra], env=environment, stdout=log, stderr=subprocess.STDOUT)
+  with open(log or f"{workdir}.log", "a") as output:
+    return subprocess.Popen(
+        [sys.executable, "-m", "attr_jax", "train", f"--config={config}", f"--config.data.dir={world_dir}",
+         f"--workdir={workdir}", *extra], env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
 def finish(process, workdir, status=0, timeout=300):
@@ -177,7 +177,7 @@ def test_full_disk_while_saving(world_dir, tmp_path):
   try:
     workdir = disk / "run"
     options = ("--config.total_steps=120", "--config.checkpoint.every_steps=5", "--config.evaluate.every_epochs=1000")
-    process = start(workdir, world_dir, *options)
+    process = start(workdir, world_dir, *options, log=tmp_path / "full.log")  # not on the disk that gets full
     wait_for_steps(workdir, 12, [process])
     filler = disk / "filler"
     with filler.open("wb") as file:
@@ -191,8 +191,10 @@ def test_full_disk_while_saving(world_dir, tmp_path):
     saved = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
     assert saved and max(saved) < 120
     filler.unlink()
-    log = pathlib.Path(f"{workdir}.log").read_text()
-    assert "No space left" in log or "RESOURCE_EXHAUSTED" in log, log[-2000:]
+    log = (tmp_path / "full.log").read_text()
+    message = log.splitlines()[-1]
+    assert "No space left" in message and f"the run can go on from step {max(saved)}" in message, log[-2000:]
+    assert "Traceback" not in log
     finish(start(workdir, world_dir, *options), workdir)
     finish(start(tmp_path / "whole", world_dir, *options), tmp_path / "whole")
     assert_identical(state_of(tmp_path / "whole"), state_of(workdir))
