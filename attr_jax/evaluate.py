@@ -139,7 +139,7 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
   """
   overall, per_attribute = {}, {}
   if label_names and predictions["logit"].shape[1]:
-    label, known, score = predictions["label"], predictions["known"], probabilities(predictions["logit"])
+    label, known, score = predictions["label"], predictions["known"], metrics.probabilities(predictions["logit"])
     overall = metrics.evaluate_all(label, score, known=known, convention=convention)
     columns = metrics.per_attribute(label, score, known=known)
     per_attribute = {
@@ -197,7 +197,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   if len(tables) > 1:
     if any(not np.array_equal(table["id"], predictions["id"]) for table in tables):
       raise InputError(f"split {split!r} holds other samples in some of the runs; they cannot be averaged")
-    mean = np.mean([probabilities(table["logit"]) for table in tables], axis=0)
+    mean = np.mean([metrics.probabilities(table["logit"]) for table in tables], axis=0)
     predictions["logit"] = np.log(mean) - np.log1p(-mean)
     for key in ("mask_intersection", "mask_union"):  # masks are not averaged
       predictions.pop(key, None)
@@ -260,7 +260,7 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
   folder = workdir / "pictures"
   folder.mkdir(exist_ok=True)
   names = list(report["per_attribute"])
-  label, known, score = predictions["label"], predictions["known"], probabilities(predictions["logit"])
+  label, known, score = predictions["label"], predictions["known"], metrics.probabilities(predictions["logit"])
   share = np.array([(label[:, i] & known[:, i]).sum() / max(1, known[:, i].sum()) for i in range(len(names))])
   ap = np.array([row["AP"] for row in report["per_attribute"].values()])
   pictures.attribute_bars(names, ap, share, folder / f"{name}-attributes.png",
@@ -293,12 +293,6 @@ def data_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
   data = config.data
   folder = pathlib.Path(data.dir)
   return folder / f"{data.world}-{data.world_count}-seed{data.world_seed}" if data.world else folder
-
-
-def probabilities(logit: np.ndarray) -> np.ndarray:
-  """Sigmoid in float64, kept off 0 and 1 so that logits can be had back."""
-  clipped = np.clip(logit.astype(np.float64), -36.0, 36.0)
-  return 1 / (1 + np.exp(-clipped))
 
 
 def _checkpoint_step(checkpoints: checkpoint_lib.Checkpoints, name: str) -> int:

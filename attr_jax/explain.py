@@ -14,6 +14,7 @@ import cv2
 import jax
 import numpy as np
 
+from attr_jax import metrics
 from attr_jax import overlays
 from attr_jax import sharding
 from attr_jax import steps
@@ -72,7 +73,7 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
     (run,), (out,), (explain,) = runs.values(), outs.values(), explains.values()
     label, known = (np.stack([sample[key] for sample in samples]) for key in ("label", "known"))
     for key in _label_maps(out):
-      overlays.attention_sheet(shown, out[key], 1 / (1 + np.exp(-out["logits"])), label, known, run.info.label_names,
+      overlays.attention_sheet(shown, out[key], metrics.probabilities(out["logits"]), label, known, run.info.label_names,
                                folder / f"{name}-{key}.png", title=f"{key}: {name}")
     if "heatmap" in out:
       _draw_views(explain, image, small_size(run), shown, run.info.label_names, folder / f"{name}-views.png", name)

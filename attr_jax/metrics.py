@@ -166,6 +166,12 @@ def _average_precisions(label, score, known, **flavour) -> np.ndarray:
       for y, s, k in zip(label.T, score.T, known.T)])
 
 
+def probabilities(logit: np.ndarray) -> np.ndarray:
+  """Sigmoid in float64, kept off 0 and 1 so that logits can be had back."""
+  clipped = np.clip(logit.astype(np.float64), -36.0, 36.0)
+  return 1 / (1 + np.exp(-clipped))
+
+
 def average_precision(label, score, known=None, flavour: str = "step") -> np.ndarray | float:
   """Average precision of each label, unspecified samples left out.
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from attr_jax import evaluate
+from attr_jax import metrics
 from attr_jax import sharding
 from attr_jax import steps
 from attr_jax.data import images as images_lib
@@ -52,7 +53,7 @@ class Recognizer:
     padded[: len(images)] = images
     batch = sharding.put_batch({"image": padded}, sharding.over_batch(self._mesh))
     rows = self._predict(self._run.params, self._run.batch_stats, batch)
-    return evaluate.probabilities(np.asarray(rows["logit"])[: len(images)])
+    return metrics.probabilities(np.asarray(rows["logit"])[: len(images)])
 
 
 def load_recognizer(path: str | pathlib.Path, *, checkpoint: str = "best", batch_size: int = 8) -> Recognizer:

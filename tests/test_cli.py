@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from attr_jax import cli
+from attr_jax import metrics
 from attr_jax import train
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -110,7 +111,7 @@ def test_predict_agrees_with_the_evaluation(workdir, world_dir):
   recognizer = predict.load_recognizer(workdir)
   scores = recognizer([images.decode_image(source[i]["image"]) for i in range(11)])
   with np.load(workdir / "predictions" / "test-full.npz") as table:
-    np.testing.assert_allclose(scores, evaluate.probabilities(table["logit"][:11]), atol=1e-5)
+    np.testing.assert_allclose(scores, metrics.probabilities(table["logit"][:11]), atol=1e-5)
   assert recognizer([]).shape == (0, 14)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from attr_jax import checkpoint as checkpoint_lib
 from attr_jax import evaluate
+from attr_jax import metrics
 from attr_jax import sharding
 from attr_jax import train
 from attr_jax import writers
@@ -157,9 +158,9 @@ def test_tensorboard_and_several_runs_averaged(config, tmp_path):
   assert list((tmp_path / "0" / "tensorboard").glob("events*"))
   report = evaluate.evaluate_runs([tmp_path / "0", tmp_path / "1"], split="test", views="full", progress=False)
   tables = [np.load(tmp_path / str(seed) / "predictions" / "test-full.npz") for seed in (0, 1)]
-  mean = sum(evaluate.probabilities(table["logit"]) for table in tables) / 2
+  mean = sum(metrics.probabilities(table["logit"]) for table in tables) / 2
   averaged = np.load(tmp_path / "0" / "predictions" / "test-full-mean_of_2.npz")
-  np.testing.assert_allclose(evaluate.probabilities(averaged["logit"]), mean, rtol=1e-9)
+  np.testing.assert_allclose(metrics.probabilities(averaged["logit"]), mean, rtol=1e-9)
   assert len(report["runs"]) == 2
 
 
