@@ -42,7 +42,7 @@ def losses_of(config, count):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["srn", "diaa", "dahar", "dahar.py:design=B", "vac", "person_segmenter"])
 def test_bfloat16_losses_follow_float32(name, world_dir):
-  """Tiny networks on 32 px diverge step by step as any two runs do that round differently; over 50 steps they agree."""
+  """Step by step two runs diverge that round differently; of every ten steps the mean losses agree within 1 %."""
   path = f"{name},tiny" if ":" in name else f"{name}.py:tiny"
   exact, rough = (losses_of(load(path, world_dir, batch_size=32, compute_dtype=dtype), 50) for dtype in ("float32", "bfloat16"))
   assert exact[-10:].mean() < exact[:10].mean()  # something is learned
@@ -50,4 +50,4 @@ def test_bfloat16_losses_follow_float32(name, world_dir):
   print(f"{name}: mean {rough.mean() / exact.mean() - 1:+.4f}, tens of steps {windows.round(4)}, "
         f"a single step at most {np.abs(rough / exact - 1).max():.4f}")
   np.testing.assert_allclose(rough[:3], exact[:3], rtol=0.01)
-  assert abs(rough.mean() / exact.mean() - 1) < 0.01
+  assert np.abs(windows).max() < 0.01

@@ -116,7 +116,9 @@ class AttentionHead(nn.Module):
       weighted *= math.prod(x.shape[1:3])
 
     first, second, last = self.map_widths
-    y = nn.relu(norm(name="map_bn0")(hidden(first, name="map_conv0")(weighted)))
+    # In float32: the maps of different images differ little, and batch norm enlarges what rounding would leave of that.
+    y = dense(first, use_bias=False, dtype=jnp.float32, name="map_conv0")(weighted)
+    y = nn.relu(norm(name="map_bn0")(y))
     y = nn.relu(norm(name="map_bn1")(hidden(second, name="map_conv1")(y)))
     # A convolution whose kernel is the map has one output cell: a matrix product.
     y = hidden(last, name="map_conv2")(y.reshape(y.shape[0], -1))
