@@ -95,12 +95,13 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--strict", action="store_true", help="refuse counts that differ from the published ones")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
 
-  sub = command("annotate", _annotate, "write the person masks that a run predicts beside a prepared data set")
-  sub.add_argument("--workdir", required=True, type=pathlib.Path, help="run of a person_segmenter or dahar model")
+  sub = command("annotate", _annotate, "write the masks that a run predicts beside a prepared data set")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path, help="run of a person_segmenter, dahar or face parser model")
   sub.add_argument("--dataset", required=True, help="the data set, such as wider_attribute")
   sub.add_argument("--data-dir", default="data", type=pathlib.Path)
   sub.add_argument("--size", help="prepared size, where there are several")
-  sub.add_argument("--name", default="person_mask", help="of the annotation (config.data.annotation reads it)")
+  sub.add_argument("--maps", choices=("mask", "regions", "regions_fine"), help="which of the model's outputs (default: the first it has)")
+  sub.add_argument("--name", help="of the annotation, for config.data.annotation (default: person_mask, or that of the output)")
   sub.add_argument("--checkpoint", default="best", help="best, last or a step")
   sub.add_argument("--overwrite", action="store_true", help="replace an annotation of that name")
 
@@ -220,11 +221,12 @@ def _annotate(args: argparse.Namespace, rest: list[str]) -> int:
   _start_jax()
   from attr_jax import annotate
 
-  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, name=args.name,
-                                      checkpoint=args.checkpoint, overwrite=args.overwrite)
+  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, maps=args.maps,
+                                      name=args.name, checkpoint=args.checkpoint, overwrite=args.overwrite)
   print(f"masks in {folder}")
-  for split, figure in figures.items():
-    print(f"mask IoU with the data set's own masks, {split}: {100 * figure:.1f}")
+  for split, metrics in figures.items():
+    shown = ", ".join(f"{key} {100 * metrics[key]:.1f}" for key in ("mask_IoU", "region_mIoU") if key in metrics)
+    print(f"against the data set's own masks, {split}: {shown}")
   return 0
 
 

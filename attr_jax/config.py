@@ -111,13 +111,14 @@ def default_config() -> ml_collections.ConfigDict:
 
   config.data = ml_collections.ConfigDict()
   config.data.name = "wider_attribute"
+  config.data.second = ""  # a data set that a method learns from beside it: joint face parsing
   config.data.dir = "data"
   config.data.size = config_dict.placeholder(str)  # prepared size, "256" or "256x128"; None: the only one there
   config.data.train_split = "train"
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test
   config.data.annotation = ""  # name of what `attr-jax annotate` wrote beside the prepared data: its masks replace the data set's own
-  # Draw and prepare a synthetic world when the prepared data are missing: "" or "people".
+  # Draw and prepare a synthetic world when the prepared data are missing: "", "people" or "faces".
   config.data.world = ""
   config.data.world_count = 0
   config.data.world_seed = 0

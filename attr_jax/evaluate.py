@@ -8,7 +8,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
@@ -26,8 +25,13 @@ from attr_jax import steps
 from attr_jax.data import images as images_lib
 from attr_jax.data import info as info_lib
 from attr_jax.data import pipeline
+from attr_jax.data import regions
 from attr_jax.data import registry
 from attr_jax.errors import InputError
+
+
+# What of a sample goes to the device when a split is predicted.
+INPUTS = (*steps.INPUTS, "person_mask", "region_mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,7 @@ def predict_split(
     views: str,
     max_samples: int = 0,
     progress: bool = False,
+    second: Any = None,
 ) -> dict[str, np.ndarray]:
   """Logits of every sample of a split, on every host, in the order of the records; how well masks fit where both have any.
 
@@ -102,10 +107,11 @@ def predict_split(
     views: "full" or "five_crop".
     max_samples: stop after about that many; 0 for all.
     progress: show a bar.
+    second: records of a second data set (`config.data.second`), whose regions are measured.
 
   Returns:
     {"id" int64 [N], "logit" float32 [N, L], "label" uint8 [N, L], "known" bool [N, L]} and, where the data have
-    person masks and the model predicts them, "mask_intersection" and "mask_union" int32 [N], in pixels of the view.
+    masks and the model predicts them, or weighs regions, the further rows of `steps.make_predict_step`.
   """
   sharding.check_batch("config.evaluate.batch_size", config.evaluate.batch_size, mesh)
   dataset = pipeline.eval_dataset(
@@ -118,7 +124,7 @@ def predict_split(
   answers, rows = [], []
   with contextlib.closing(pipeline.eval_iterator(dataset, config.input.threads)) as batches:
     for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
-      inputs = {key: batch[key] for key in ("image", "person_mask") if key in batch}
+      inputs = {key: batch[key] for key in INPUTS if key in batch}
       answers.append(predict(params, batch_stats, sharding.put_batch(inputs, rows_sharding)))
       rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
       if len(answers) > 2:  # a bounded queue: read what was asked for two batches ago
@@ -127,15 +133,20 @@ def predict_split(
   answers = jax.device_get(answers)
   table |= {key: np.concatenate([answer[key] for answer in answers]) for key in answers[0]}
   valid = table.pop("valid")
-  return {key: value[valid] for key, value in table.items()}
+  table = {key: value[valid] for key, value in table.items()}
+  if second is not None:
+    other = predict_split(predict, params, batch_stats, second, config, mesh, views=views, max_samples=max_samples, progress=progress)
+    table["region_confusion"] = other["region_confusion"]
+  return table
 
 
 def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native") -> dict[str, Any]:
   """The metrics of `evaluation/*.json` from `predict_split`'s table.
 
   `convention` rules the overall figures (and their threshold); the figures per
-  attribute are always native, at 0.5. Without labels (a segmenter) there are the figures of the masks alone:
-  `mask_IoU` is pooled over all pixels of the split, `mask_IoU_per_image` the mean over images.
+  attribute are always native, at 0.5. Without labels (a segmenter, a parser) there are the figures of the masks alone:
+  `mask_IoU` and `region_IoU/<region>` are pooled over all pixels of the split, `mask_IoU_per_image` is the mean over images.
+  `region_weight/<region>` of an attribute is the mean over images.
   """
   overall, per_attribute = {}, {}
   if label_names and predictions["logit"].shape[1]:
@@ -147,6 +158,13 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
     }
   if "mask_union" in predictions:
     overall |= metrics.overlap_metrics(predictions["mask_intersection"], predictions["mask_union"])
+  if "region_confusion" in predictions:
+    overall |= metrics.region_metrics(predictions["region_confusion"], regions.FACE_REGION_NAMES)
+  if "region_weights" in predictions:
+    weights = predictions["region_weights"].mean(axis=0)
+    for i, name in enumerate(label_names):
+      per_attribute[name] |= {f"region_weight/{region}": float(weight)
+                              for region, weight in zip(_region_names(len(weights)), weights[:, i])}
   return {
       "metrics": overall,
       "per_attribute": per_attribute,
@@ -191,7 +209,8 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
     source = open_source(run.config, open_data(run.config, data_dir), split)
     predict = steps.compile_predict_step(steps.make_predict_step(run.model, run.config), mesh)
     tables.append(predict_split(
-        predict, run.params, run.batch_stats, source, run.config, mesh, views=views, progress=progress
+        predict, run.params, run.batch_stats, source, run.config, mesh, views=views, progress=progress,
+        second=open_second(run.config, split, data_dir),
     ))
   predictions = dict(tables[0])
   if len(tables) > 1:
@@ -199,7 +218,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
       raise InputError(f"split {split!r} holds other samples in some of the runs; they cannot be averaged")
     mean = np.mean([metrics.probabilities(table["logit"]) for table in tables], axis=0)
     predictions["logit"] = np.log(mean) - np.log1p(-mean)
-    for key in ("mask_intersection", "mask_union"):  # masks are not averaged
+    for key in ("mask_intersection", "mask_union", "region_confusion", "region_weights"):  # these are not averaged
       predictions.pop(key, None)
   report = measure(predictions, names, convention)
   report |= {"split": split, "views": views, "step": run.step, "checkpoint": checkpoint,
@@ -227,31 +246,43 @@ def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bo
     (`explain.small_size`), are the maps of the images. {} for a model without heatmaps; no "scale_error" for one whose kernels
     are as large as its maps.
   """
-  if "heatmap" not in outputs(run, run.config.input.full_size):
+  spec = dataclasses.replace(input_spec(run.config), masks=False)
+  batch = one(source, spec)
+  if "heatmap" not in outputs(run, batch):
     return {}
   small = explain.small_size(run)
   try:
-    outputs(run, small)
+    outputs(run, batch | {"image": np.zeros((1, *small, 3), np.uint8)})
   except InputError:
     small = None
   step = steps.compile_predict_step(steps.make_equivariance_step(run.model, run.config, small), mesh)
-  spec = dataclasses.replace(input_spec(run.config), masks=False)
   dataset = pipeline.eval_dataset(source, spec, batch_size=run.config.evaluate.batch_size,
                                   process_index=jax.process_index(), process_count=jax.process_count())
   total: dict[str, np.ndarray] = {}
   with contextlib.closing(pipeline.eval_iterator(dataset, run.config.input.threads)) as batches:
     for batch in tqdm.tqdm(batches, total=len(dataset), desc="equivariance", unit="batch", ncols=80, disable=not progress, leave=False):
-      inputs = sharding.put_batch({key: batch[key] for key in ("image", "valid")}, sharding.over_batch(mesh))
+      inputs = sharding.put_batch({key: batch[key] for key in (*steps.INPUTS, "valid") if key in batch}, sharding.over_batch(mesh))
       for name, sums in jax.device_get(step(run.params, run.batch_stats, inputs)).items():
         total[name] = total.get(name, 0) + np.stack(sums).astype(np.float64)
   with np.errstate(invalid="ignore"):  # 0 / 0: a label whose maps are constant
     return {f"{name}_error": sums[0] / sums[1] for name, sums in total.items()}
 
 
-def outputs(run: Run, size: tuple[int, int]) -> dict[str, Any]:
-  """Shapes of what the model names at an image size; raises InputError where it does not take that size."""
-  image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
-  return jax.eval_shape(steps.make_explain_step(run.model, run.config), run.params, run.batch_stats, image)
+def outputs(run: Run, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Shapes of what the model names for such a batch; raises InputError where it does not take images of that size."""
+  shapes = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in batch.items()}
+  return jax.eval_shape(steps.make_explain_step(run.model, run.config), run.params, run.batch_stats, shapes)
+
+
+def one(source: Any, spec: pipeline.InputSpec) -> dict[str, np.ndarray]:
+  """The first sample of a split in its full view, as a batch."""
+  sample = pipeline.evaluation_view(source[0], spec=spec, views="full")
+  return {key: sample[key][None] for key in steps.INPUTS if key in sample}
+
+
+def _region_names(count: int) -> list[str]:
+  """Those of a face's parts, or numbers where the regions are others (boxes)."""
+  return list(regions.FACE_REGION_NAMES) if count == len(regions.FACE_REGION_NAMES) else [f"box {i}" for i in range(count)]
 
 
 def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
@@ -286,6 +317,13 @@ def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) ->
 def open_source(config: ml_collections.ConfigDict, dataset: registry.Dataset, split: str) -> registry.RecordSource:
   """The records of a split, with the masks that the run reads."""
   return dataset.source(split, config.data.get("annotation", ""))
+
+
+def open_second(config: ml_collections.ConfigDict, split: str, data_dir: str | None = None) -> registry.RecordSource | None:
+  """The records of the same split of `config.data.second`, if the run learns from two data sets."""
+  if not config.data.get("second"):
+    return None
+  return registry.open_dataset(config.data.second, data_dir or data_folder(config), config.data.size).source(split)
 
 
 def data_folder(config: ml_collections.ConfigDict) -> pathlib.Path:

@@ -27,20 +27,20 @@ _FEATURES = {"stage3": "C4", "stage4": "C5"}
 Maps = Mapping[str, np.ndarray]
 
 
-def make_explain(run: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def make_explain(run: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
   """All that a model names, for a few images.
 
   Args:
     run: an `evaluate.Run`.
 
   Returns:
-    A function of uint8 [N, H, W, 3] that gives `logits` [N, L] and the model's `out`, float32, on the host; compiled
-    once per shape.
+    A function of a batch, `image` uint8 [N, H, W, 3] and what else the model takes, that gives `logits` [N, L] and the
+    model's `out`, float32, on the host; compiled once per shape.
   """
   explain = jax.jit(steps.make_explain_step(run.model, run.config))
   # From the host to one device: the first process draws alone, so nothing may be computed on the whole mesh.
   variables = sharding.to_host(run.params), sharding.to_host(run.batch_stats)
-  return lambda image: {key: np.asarray(value, np.float32) for key, value in explain(*variables, image).items()}
+  return lambda batch: {key: np.asarray(value, np.float32) for key, value in explain(*variables, dict(batch)).items()}
 
 
 def small_size(run: Any) -> tuple[int, int]:
@@ -65,9 +65,9 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
   raws = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(num_images, len(source)))]
   samples = [pipeline.evaluation_view(raw, spec=spec, views="full") for raw in raws]
   shown = [images_lib.decode_jpeg(raw["image"]) for raw in raws]
-  image = np.stack([sample["image"] for sample in samples])
+  batch = {key: np.stack([sample[key] for sample in samples]) for key in steps.INPUTS if key in samples[0]}
   explains = {title: make_explain(run) for title, run in runs.items()}
-  outs = {title: explain(image) for title, explain in explains.items()}
+  outs = {title: explain(batch) for title, explain in explains.items()}
 
   if len(runs) == 1:
     (run,), (out,), (explain,) = runs.values(), outs.values(), explains.values()
@@ -76,7 +76,7 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
       overlays.attention_sheet(shown, out[key], metrics.probabilities(out["logits"]), label, known, run.info.label_names,
                                folder / f"{name}-{key}.png", title=f"{key}: {name}")
     if "heatmap" in out:
-      _draw_views(explain, image, small_size(run), shown, run.info.label_names, folder / f"{name}-views.png", name)
+      _draw_views(explain, batch, small_size(run), shown, run.info.label_names, folder / f"{name}-views.png", name)
   masks = _columns(outs, _masks)
   if masks:
     if "person_mask" in samples[0]:
@@ -86,15 +86,16 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
                          title=f"Features, summed over channels, cut at the median: {name}")
 
 
-def _draw_views(explain: Callable[[np.ndarray], Maps], image: np.ndarray, small: tuple[int, int], shown: Sequence[np.ndarray],
+def _draw_views(explain: Callable[[Maps], Maps], batch: Maps, small: tuple[int, int], shown: Sequence[np.ndarray],
                 label_names: Sequence[str], path: pathlib.Path, name: str) -> None:
   """The heatmap of each image's highest label on three views; the maps stand as the model gives them."""
-  shrunk = np.stack([cv2.resize(one, small[::-1], interpolation=cv2.INTER_AREA) for one in image])
-  inputs = {"original": image, "mirrored": image[:, :, ::-1], f"smaller, {small[0]}x{small[1]}": shrunk}
+  shrunk = np.stack([cv2.resize(one, small[::-1], interpolation=cv2.INTER_AREA) for one in batch["image"]])
+  mirrored = {key: batch[key][:, :, ::-1] for key in ("image", "regions") if key in batch}
+  inputs = {"original": {}, "mirrored": mirrored, f"smaller, {small[0]}x{small[1]}": {"image": shrunk}}
   views = {}
-  for title, batch in inputs.items():
+  for title, changed in inputs.items():
     try:
-      out = explain(batch)
+      out = explain({**batch, **changed})
     except InputError:  # kernels as large as the maps take one size only
       continue
     if title == "original":

@@ -454,6 +454,22 @@ def overlap_metrics(intersection, union) -> dict[str, float]:
   }
 
 
+def region_metrics(confusion, names) -> dict[str, float]:
+  """Figures of a parsing from the pixels of all images.
+
+  Args:
+    confusion: int [R, R] or [N, R, R], pixels of true and predicted region; images are added up.
+    names: of the R regions.
+
+  Returns:
+    `region_IoU/<name>` of each, nan for a region that is neither there nor predicted, and `region_mIoU`, the mean of the others.
+  """
+  confusion = np.asarray(confusion, np.float64).reshape(-1, len(names), len(names)).sum(axis=0)
+  hit = np.diagonal(confusion)
+  iou = _ratio(hit, confusion.sum(axis=0) + confusion.sum(axis=1) - hit)
+  return {"region_mIoU": _mean(iou)} | {f"region_IoU/{name}": float(value) for name, value in zip(names, iou)}
+
+
 # Conventions. Each takes label, score, known, decision as `_check` and the
 # convention's threshold rule leave them (label False where unknown), and returns
 # what the code base prints. 0 / 0 is nan in here, with numpy's warning silenced.

@@ -71,7 +71,7 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: 
   bn_batch = micro // mesh.size if config.batch_norm_scope == "local" else micro
   splits = ", ".join(f"{name} {n}" for name, n in info.splits.items())
   lines = [
-      f"model      {config.model.name}, depth {config.model.depth}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
+      f"model      {_model_name(config)}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
       f"data       {data_name(config)} ({splits}), {len(info.label_names)} labels",
       f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
       f"loss       {_loss_name(config)}",
@@ -103,34 +103,52 @@ def read_report(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 def metrics_table(report: Mapping[str, Any]) -> str:
   """The report as text of at most 80 columns."""
   overall = report["metrics"]
-  masks = f"mask IoU {_percent(overall.get('mask_IoU'))} (mean over images {_percent(overall.get('mask_IoU_per_image'))})"
+  masks = _mask_lines(overall)
   if not report["per_attribute"]:
-    return masks
+    return "\n".join(masks)
   head = ("mAP", "mA", "Acc", "Prec", "Rec", "F1", "F1-C", "F1-O")
   lines = ["  ".join(f"{key:>6}" for key in head),
            "  ".join(f"{_percent(overall.get(key)):>6}" for key in head), "",
-           f"{'attribute':<26}{'AP':>7}{'chance':>9}{'positive':>10}{'unspecified':>13}"]
+           f"{'attribute':<26}{'AP':>7}{'chance':>9}{'positive':>10}{'unspecified':>13}"
+           + " region, weight" * any(map(_strongest_region, report["per_attribute"].values()))]
   for name, row in report["per_attribute"].items():
     known = row["positives"] + row["negatives"]
     chance = row["positives"] / known if known else math.nan
     lines.append(f"{name[:25]:<26}{_percent(row['AP']):>7}{_percent(chance):>9}"
-                 f"{int(row['positives']):>10}{int(row['unspecified']):>13}")
+                 f"{int(row['positives']):>10}{int(row['unspecified']):>13}{_strongest_region(row):>15}".rstrip())
   if "mAP" in overall and "mean_positive_share" in overall:
     lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
   if overall.get("labels_without_positives"):
     lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
-  if "mask_IoU" in overall:
-    lines.append(masks)
+  lines += masks
   errors = [f"{kind} {overall[f'{kind}_error']:.3f}" for kind in ("flip", "scale") if f"{kind}_error" in overall]
   if errors:
     lines.append(f"equivariance error of the heatmaps (0: exact): {', '.join(errors)}")
   return "\n".join(lines)
 
 
+def _strongest_region(row: Mapping[str, float]) -> str:
+  """Where an attribute is looked for, and with which of the weights that sum to 100; "" in a model without them."""
+  weights = {key.partition("/")[2]: value for key, value in row.items() if key.startswith("region_weight/")}
+  best = max(weights, key=weights.get, default="")
+  return f" {best} {_percent(weights[best]).partition('.')[0]}" if best else ""
+
+
+def _mask_lines(overall: Mapping[str, float]) -> list[str]:
+  lines = []
+  if "mask_IoU" in overall:
+    lines.append(f"mask IoU {_percent(overall['mask_IoU'])} (mean over images {_percent(overall['mask_IoU_per_image'])})")
+  if "region_mIoU" in overall:
+    each = {key.partition("/")[2]: value for key, value in overall.items() if key.startswith("region_IoU/")}
+    lines += [f"{'region':<26}{'IoU':>7}", *(f"{name[:25]:<26}{_percent(value):>7}" for name, value in each.items()),
+              f"{'mean':<26}{_percent(overall['region_mIoU']):>7}"]
+  return lines
+
+
 def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, report: Mapping[str, Any]) -> str:
   """The text of `model_card.md`: what was trained on what, and how well it did."""
   lines = [
-      f"# {config.model.name} (depth {config.model.depth}) on {data_name(config)}",
+      f"# {_model_name(config)} on {data_name(config)}",
       "",
       f"- labels ({len(info.label_names)}): {', '.join(info.label_names) or 'none'}",
       f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
@@ -146,6 +164,11 @@ def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, re
     lines += [f"Test split `{report['split']}`, view `{report['views']}`, step {report['step']}, "
               f"convention `{report['convention']}`:", "", "```", metrics_table(report), "```", ""]
   return "\n".join(lines)
+
+
+def _model_name(config: ml_collections.ConfigDict) -> str:
+  """The model and, of its options, those that say which one it is."""
+  return ", ".join([config.model.name, *(f"{key} {config.model[key]}" for key in ("system", "depth") if key in config.model)])
 
 
 def _loss_name(config: ml_collections.ConfigDict) -> str:

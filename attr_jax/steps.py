@@ -20,6 +20,8 @@ from attr_jax.state import TrainState
 Batch = Mapping[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
+# What a model may take: the image, and the others where the batch has them.
+INPUTS = ("image", "regions", "landmarks")
 # Folded into a sample's key for the model's own draws: beyond the counters that the colour jitter uses up.
 _MODEL_KEYS = 1 << 16
 
@@ -58,13 +60,14 @@ def make_train_step(
     `scalars` are loss, its parts, grad_norm and learning_rate, all float32.
   """
   local = config.batch_norm_scope == "local" and mesh is not None
-  draws = "keys" in inspect.signature(type(model).__call__).parameters
+  draws = takes(model, "keys")
 
   def loss_fn(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[jax.Array, Any]:
     inputs = _augment(batch, config)
+    extras = _extras(model, batch)
     keys = {"keys": jax.vmap(jax.random.fold_in, (0, None))(batch["jitter_key"], _MODEL_KEYS)} if draws else {}
     (logits, out), updated = model.apply(
-        {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"], **keys
+        {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"], **keys, **extras
     )
     loss, parts = objective(logits, out, batch, memory)
     new_stats = updated["batch_stats"]
@@ -128,30 +131,41 @@ def make_train_step(
 def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., dict[str, jax.Array]]:
   """Builds `predict_step(params, batch_stats, batch) -> rows`.
 
-  `batch` holds `image` uint8 [B, H, W, 3], or [B, V, H, W, 3] for V views, and may hold `person_mask` uint8 of the
-  same [B, (V,) H, W]. `rows` holds `logit` float32 [B, L], the mean over the views, and, where the batch has a mask
-  and the model predicts one, `mask_intersection` and `mask_union` int32 [B], pixels counted over the views.
+  `batch` holds `image` uint8 [B, H, W, 3], or [B, V, H, W, 3] for V views, and may hold `person_mask` or `region_mask`
+  uint8 of the same [B, (V,) H, W], and for one view what else the model takes. `rows` holds `logit` float32 [B, L], the mean
+  over the views. Where the batch has a mask and the model predicts one, `mask_intersection` and `mask_union` int32 [B], pixels
+  counted over the views, and `region_confusion` int32 [B, R, R], pixels of true (first) and predicted region. Where the model
+  weighs regions for each label, `region_weights` float32 [B, R, L].
   """
   def predict_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
     image = batch["image"]
     count, views = image.shape[0], image.shape[1] if image.ndim == 5 else 1
     inputs = _normalize(image.reshape(-1, *image.shape[-3:]), config)
-    logits, out = model.apply({"params": params, "batch_stats": batch_stats}, inputs, train=False)
+    variables = {"params": params, "batch_stats": batch_stats}
+    extras = {key: value.reshape(-1, *value.shape[-3 if key == "regions" else -2:]) for key, value in _extras(model, batch).items()}
+    logits, out = model.apply(variables, inputs, train=False, **extras)
     rows = {"logit": logits.astype(jnp.float32).reshape(count, views, -1).mean(axis=1)}
     if "person_mask" in batch and "mask" in out:
       person = batch["person_mask"].reshape(-1, *image.shape[-3:-1])
       overlap = [pixels.reshape(count, views).sum(axis=1) for pixels in masks.mask_overlap(out["mask"], person)]
       rows |= {"mask_intersection": overlap[0], "mask_union": overlap[1]}
+    if "region_mask" in batch and "region_probability" in out:
+      region = batch["region_mask"].reshape(-1, *image.shape[-3:-1])
+      confusion = masks.region_confusion(out["region_probability"], region)
+      rows["region_confusion"] = confusion.reshape(count, views, *confusion.shape[1:]).sum(axis=1)
+    if "region_weights" in out and views == 1:
+      rows["region_weights"] = out["region_weights"].astype(jnp.float32)
     return rows
 
   return predict_step
 
 
 def make_explain_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., dict[str, jax.Array]]:
-  """Builds `explain_step(params, batch_stats, image) -> out`: uint8 [B, H, W, 3] to `logits` and all that the model names."""
-  def explain_step(params: Any, batch_stats: Any, image: jax.Array) -> dict[str, jax.Array]:
+  """Builds `explain_step(params, batch_stats, batch) -> out`: `image` uint8 [B, H, W, 3], and what else the model takes, to
+  `logits` and all that the model names."""
+  def explain_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, out = model.apply(variables, _normalize(image, config), train=False)
+    logits, out = model.apply(variables, _normalize(batch["image"], config), train=False, **_extras(model, batch))
     return {"logits": logits, **out}
 
   return explain_step
@@ -166,17 +180,20 @@ def make_equivariance_step(model: Any, config: ml_collections.ConfigDict, small:
     small: (h, w) of the smaller copies; None for models that take one size only, which then have no "scale".
 
   Returns:
-    A function of `batch` {image uint8 [B, H, W, 3], valid bool [B]}; sums are numerator and denominator [L].
+    A function of `batch` {image uint8 [B, H, W, 3], valid bool [B], and what else the model takes}; sums are numerator and
+    denominator [L].
   """
   def equivariance_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
     variables = {"params": params, "batch_stats": batch_stats}
-    heatmap = lambda image: model.apply(variables, image, train=False)[1]["heatmap"]
+    extras = _extras(model, batch)
+    heatmap = lambda image, extras: model.apply(variables, image, train=False, **extras)[1]["heatmap"]
     image = _normalize(batch["image"], config)
-    original, valid = heatmap(image), batch["valid"]
-    sums = {"flip": heatmaps.flip_error_sums(original, heatmap(image[:, :, ::-1]), valid)}
+    original, valid = heatmap(image, extras), batch["valid"]
+    mirrored = heatmap(image[:, :, ::-1], {key: value[:, :, ::-1] for key, value in extras.items() if key == "regions"})
+    sums = {"flip": heatmaps.flip_error_sums(original, mirrored, valid)}
     if small:
       shrunk = jax.image.resize(image, (image.shape[0], *small, 3), "bilinear")
-      sums["scale"] = heatmaps.scale_error_sums(original, heatmap(shrunk), valid)
+      sums["scale"] = heatmaps.scale_error_sums(original, heatmap(shrunk, extras), valid)
     return sums
 
   return equivariance_step
@@ -200,6 +217,17 @@ def flops_per_image(model: Any, state: TrainState, image_shape: tuple[int, ...])
   forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x, train=False)
   lowered = jax.jit(forward).lower(*shapes, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
   return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+
+
+def takes(model: Any, name: str) -> bool:
+  """Whether the model's `__call__` has such an argument."""
+  return name in inspect.signature(type(model).__call__).parameters
+
+
+def _extras(model: Any, batch: Batch) -> dict[str, jax.Array]:
+  """What the model takes beside the image; `regions` uint8 [B, h, w, R] as float in 0..1."""
+  extras = {key: batch[key] for key in INPUTS[1:] if key in batch and takes(model, key)}
+  return extras | {key: value.astype(jnp.float32) / 255 for key, value in extras.items() if key == "regions"}
 
 
 def _augment(batch: Batch, config: ml_collections.ConfigDict) -> jax.Array:

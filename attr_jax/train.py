@@ -73,6 +73,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   data = evaluate.open_data(config)
   data_ready = time.perf_counter()
   train_source = evaluate.open_source(config, data, config.data.train_split)
+  second_source = evaluate.open_second(config, config.data.train_split)
   val_source = evaluate.open_source(config, data, config.data.val_split) if config.data.val_split else None
   total = config_lib.total_steps(config, len(train_source))
   run_folder.write_start(config, data.info, workdir)
@@ -99,7 +100,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   batches = pipeline.train_iterator(
       pipeline.train_dataset(
           train_source, evaluate.input_spec(config), batch_size=config.batch_size, seed=config.seed,
-          process_index=jax.process_index(), process_count=jax.process_count(),
+          process_index=jax.process_index(), process_count=jax.process_count(), second=second_source,
       ),
       start, config.input.threads,
   )
@@ -156,11 +157,13 @@ def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo
 def _check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) -> None:
   """Traces model and objective by shapes alone, so that a wrong option is named before anything is compiled."""
   def trace() -> jax.Array:
-    image = jnp.zeros((1, *config.input.size, 3))
-    (logits, out), _ = model.init_with_output(jax.random.key(0), image, train=False)
-    batch = {"label": jnp.zeros(logits.shape, jnp.uint8), "known": jnp.ones(logits.shape, bool), "id": jnp.zeros(1, jnp.int32)}
+    image = jnp.zeros((2, *config.input.size, 3))
+    keys = {"keys": jax.random.split(jax.random.key(0), 2)} if steps.takes(model, "keys") else {}
+    (logits, out), _ = model.init_with_output(jax.random.key(0), image, train=True, **keys)
+    label = jnp.zeros((2, model.num_labels), jnp.uint8)
+    batch = {"label": label, "known": label == 0, "id": jnp.arange(2)}
     if config.input.masks:
-      batch["person_mask"] = jnp.zeros(image.shape[:3], jnp.uint8)
+      batch |= dict.fromkeys(("person_mask", "region_mask"), jnp.zeros(image.shape[:3], jnp.uint8))
     return objective(logits, out, batch, {})[0]
 
   try:
@@ -250,6 +253,7 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
   table = evaluate.predict_split(
       predict, params, state.batch_stats, source, config, mesh,
       views=config.evaluate.views, max_samples=config.evaluate.max_samples,
+      second=evaluate.open_second(config, config.data.val_split),
   )
   overall = evaluate.measure(table, info.label_names)["metrics"]
   if config.evaluate.select not in overall:
@@ -257,7 +261,7 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
   selected = overall[config.evaluate.select]
   writer.write_scalars(step, {"epoch": step * config.batch_size / num_train,
                               **{f"val/{key}": value for key, value in overall.items()}})
-  shown = "  ".join(f"{key} {100 * overall[key]:5.1f}" for key in ("mAP", "mA", "F1", "mask_IoU") if key in overall)
+  shown = "  ".join(f"{key} {100 * overall[key]:5.1f}" for key in ("mAP", "mA", "F1", "mask_IoU", "region_mIoU") if key in overall)
   progress.write(f"step {step:>6}  val {shown}")
   if not math.isfinite(selected):
     return None, state

@@ -59,7 +59,7 @@ def test_annotated_masks_are_those_that_the_run_predicts(segmenter, own_world, c
     cli.main(command)
   assert ended.value.code == 0
   # 120 people in records of their own: the masks of the data set are the truth that the new ones are measured by.
-  assert f"test: {100 * report['metrics']['mask_IoU']:.1f}" in capsys.readouterr().out
+  assert f"test: mask_IoU {100 * report['metrics']['mask_IoU']:.1f}" in capsys.readouterr().out
   config = load("person_segmenter.py:tiny", own_world, **{"data.annotation": "ours"})
   data = evaluate.open_data(config)
   run = evaluate.load_run(workdir, jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]))
@@ -67,7 +67,7 @@ def test_annotated_masks_are_those_that_the_run_predicts(segmenter, own_world, c
     raw = evaluate.open_source(config, data, split)[index]
     mask = images.decode_mask(raw["person_mask"])
     view = explain.pipeline.evaluation_view(data.source(split)[index], spec=evaluate.input_spec(config), views="full")
-    expected = explain.make_explain(run)(view["image"][None])["mask"][0]
+    expected = explain.make_explain(run)({"image": view["image"][None]})["mask"][0]
     assert mask.shape == expected.shape
     assert np.abs(mask / 255 - expected).max() < 1 / 255
   with pytest.raises(SystemExit) as ended:

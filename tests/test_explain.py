@@ -30,7 +30,7 @@ def test_equivariance_equals_a_slow_loop(world_dir):
   make_maps = explain.make_explain(run)
   spec = evaluate.input_spec(run.config)
   image = np.stack([pipeline.evaluation_view(raw, spec=spec, views="full")["image"] for raw in source])
-  a, b = make_maps(image)["heatmap"], make_maps(image[:, :, ::-1])["heatmap"][:, :, ::-1]
+  a, b = make_maps({"image": image})["heatmap"], make_maps({"image": image[:, :, ::-1]})["heatmap"][:, :, ::-1]
   apart = spread = 0
   for n in range(len(image)):
     apart += ((a[n] - b[n]) ** 2).sum(axis=(0, 1))

@@ -1,10 +1,11 @@
 """Masks that a network has predicted, stored beside a prepared data set and read with it.
 
-  <prepared folder>/annotations/<name>/person_mask-<split>.array_record   one PNG per sample, in record order
-  <prepared folder>/annotations/<name>/info.json                          who made it; number of masks per split
+  <prepared folder>/annotations/<name>/<key>-<split>.array_record   one PNG per sample, in record order
+  <prepared folder>/annotations/<name>/info.json                    who made it; number of masks per split
 
-A mask is uint8 [h, w], 255 times the probability of "the target person". It
-covers the same frame as the stored image but may have any size.
+With the key "person_mask" a mask is uint8 [h, w], 255 times the probability of "the target person". With the key
+"regions" it is uint8 [h, w, R], 255 times a value in 0..1 for each of R regions, stored as R maps below each other.
+It covers the same frame as the stored image but may have any size.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,17 +22,21 @@ from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
 
+KEYS = ("person_mask", "regions")
+
+
 def write(folder: pathlib.Path, name: str, masks: Mapping[str, Iterable[np.ndarray]], *, counts: Mapping[str, int],
-          info: Mapping[str, object], overwrite: bool = False) -> pathlib.Path:
+          info: Mapping[str, object], key: str = "person_mask", overwrite: bool = False) -> pathlib.Path:
   """Writes one annotation, all or nothing: it appears by one rename at the very end.
 
   Args:
     folder: Folder of the prepared data set (`registry.Dataset.path`).
     name: Name of the annotation: letters, digits, `_`, `-` and `.`.
-    masks: Split -> masks in record order, uint8 [h, w], 255 = surely the person.
-      They are taken one by one, so a generator keeps the memory small.
+    masks: Split -> masks in record order, uint8 [h, w], 255 = surely the person, or uint8 [h, w, R]. are taken
+      one by one, so a generator keeps the memory small.
     counts: Split -> number of its records; the same splits as `masks`.
     info: What to keep in info.json, such as the run and step they come from.
+    key: As what training reads them, one of `KEYS`.
     overwrite: Replace an annotation of that name.
 
   Returns:
@@ -39,7 +44,7 @@ def write(folder: pathlib.Path, name: str, masks: Mapping[str, Iterable[np.ndarr
 
   Raises:
     InputError: Unusable name, the annotation exists, or it is being written.
-    ValueError: Masks that are not uint8 [h, w], or more or fewer of them than `counts` says.
+    ValueError: Masks that are not uint8 of the key's rank, or more or fewer of them than `counts` says.
   """
   target = _folder(folder, name)
   if set(masks) != set(counts):
@@ -51,7 +56,7 @@ def write(folder: pathlib.Path, name: str, masks: Mapping[str, Iterable[np.ndarr
     written = temporary / name
     written.mkdir()
     for split, count in counts.items():
-      _write_split(written / _file(split), masks[split], count)
+      _write_split(written / _file(key, split), masks[split], count, rank=3 if key == "regions" else 2)
     (written / "info.json").write_text(text)
     if target.exists():
       target.rename(temporary / "replaced")
@@ -59,7 +64,18 @@ def write(folder: pathlib.Path, name: str, masks: Mapping[str, Iterable[np.ndarr
   return target
 
 
-def paths(folder: pathlib.Path, name: str, counts: Mapping[str, int], *, dataset: str) -> list[str]:
+def encode(mask: np.ndarray) -> bytes:
+  """uint8 [h, w] or [h, w, R] as a grey PNG."""
+  return images.encode_png(mask if mask.ndim == 2 else mask.transpose(2, 0, 1).reshape(-1, mask.shape[1]))
+
+
+def decode_regions(data: bytes, count: int) -> np.ndarray:
+  """The uint8 [h, w, R] that `encode` was given; `count` is R."""
+  stacked = images.decode_mask(data)
+  return np.ascontiguousarray(stacked.reshape(count, -1, stacked.shape[1]).transpose(1, 2, 0))
+
+
+def paths(folder: pathlib.Path, name: str, counts: Mapping[str, int], *, dataset: str) -> tuple[str, list[str]]:
   """Files of an annotation, one per split, checked against the number of records.
 
   Args:
@@ -67,6 +83,9 @@ def paths(folder: pathlib.Path, name: str, counts: Mapping[str, int], *, dataset
     name: Name of the annotation.
     counts: Split -> number of its records, in the order wanted.
     dataset: Name of the data set, for the error message.
+
+  Returns:
+    (one of `KEYS`, a file for each split).
 
   Raises:
     InputError: No such annotation, no masks of a split, or another number of them.
@@ -76,16 +95,17 @@ def paths(folder: pathlib.Path, name: str, counts: Mapping[str, int], *, dataset
   if not (target / "info.json").is_file():
     there = ", ".join(sorted(path.parent.name for path in target.parent.glob("[!.]*/info.json"))) or "none"
     raise InputError(f"{target}: no such annotation (there: {there}); make it with: {command}")
+  key = "regions" if list(target.glob("regions-*.array_record")) else "person_mask"
   files = []
   for split, count in counts.items():
-    path = target / _file(split)
+    path = target / _file(key, split)
     if not path.is_file():
       raise InputError(f"{path}: missing, the annotation has no masks of split {split!r}; make it again with: {command} --overwrite")
     found = len(array_record_data_source.ArrayRecordDataSource([str(path)]))
     if found != count:
       raise InputError(f"{path}: {found} masks for the {count} records of split {split!r}; make it again with: {command} --overwrite")
     files.append(str(path))
-  return files
+  return key, files
 
 
 def _folder(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -95,19 +115,20 @@ def _folder(folder: pathlib.Path, name: str) -> pathlib.Path:
   return pathlib.Path(folder) / "annotations" / name
 
 
-def _file(split: str) -> str:
-  return f"person_mask-{split}.array_record"
+def _file(key: str, split: str) -> str:
+  return f"{key}-{split}.array_record"
 
 
-def _write_split(path: pathlib.Path, masks: Iterable[np.ndarray], count: int) -> None:
+def _write_split(path: pathlib.Path, masks: Iterable[np.ndarray], count: int, rank: int) -> None:
   writer, written = array_record_module.ArrayRecordWriter(str(path), records.WRITER_OPTIONS), 0
   try:
     for mask in masks:
-      if mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
-        raise ValueError(f"{path.name}: mask {written} is {mask.dtype} {list(mask.shape)}, expected uint8 [h, w]")
+      if mask.dtype != np.uint8 or mask.ndim != rank or not mask.size:
+        expected = "[h, w]" if rank == 2 else "[h, w, R]"
+        raise ValueError(f"{path.name}: mask {written} is {mask.dtype} {list(mask.shape)}, expected uint8 {expected}")
       if written == count:
         raise ValueError(f"{path.name}: more than {count} masks, the number of records")
-      writer.write(images.encode_png(mask))
+      writer.write(encode(mask))
       written += 1
   finally:
     writer.close()

@@ -29,6 +29,8 @@ class DatasetInfo:
     licence: Terms of the source in a few words.
     citation: How to cite the source.
     has_person_mask: Whether every sample carries `person_mask`.
+    has_region_mask: Whether every sample carries `region_mask` (classes of `attr_jax.data.regions`).
+    has_landmarks: Whether every sample carries `landmarks`.
   """
 
   name: str
@@ -45,6 +47,8 @@ class DatasetInfo:
   licence: str
   citation: str
   has_person_mask: bool
+  has_region_mask: bool = False
+  has_landmarks: bool = False
 
   def to_json(self) -> str:
     """Returns the info as indented JSON text."""
@@ -59,14 +63,15 @@ class DatasetInfo:
       where: File name for the error message.
 
     Raises:
-      InputError: The text is no JSON object with exactly the fields above.
+      InputError: The text is no JSON object with exactly the fields above; those with a default may be missing.
     """
     try:
       values = json.loads(text)
     except json.JSONDecodeError as error:
       raise InputError(f"{where}: not valid JSON ({error}); prepare the data set again") from None
     fields = {field.name for field in dataclasses.fields(cls)}
-    if not isinstance(values, dict) or set(values) != fields:
+    needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    if not isinstance(values, dict) or not needed <= set(values) <= fields:
       raise InputError(f"{where}: expected an object with the keys {', '.join(sorted(fields))}; prepare the data set again")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     values["label_groups"] = {group: tuple(names) for group, names in values["label_groups"].items()}

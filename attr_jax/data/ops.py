@@ -39,9 +39,14 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
   for key in wrong:
     result[key] = cv2.resize(sample[key], (width, height), interpolation=_INTERPOLATION[key])
   if "landmarks" in sample:
-    scale = np.array([width / columns, height / rows], np.float32)
-    result["landmarks"] = (sample["landmarks"] + np.float32(0.5)) * scale - np.float32(0.5)
+    result["landmarks"] = resize_points(sample["landmarks"], (rows, columns), size)
   return result
+
+
+def resize_points(points: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> np.ndarray:
+  """Moves points float32 [N, 2] (x, y) with an image that is resized from `before` to `after`, both (H, W)."""
+  scale = np.array([after[1] / before[1], after[0] / before[0]], np.float32)
+  return (points + np.float32(0.5)) * scale - np.float32(0.5)
 
 
 def crop(sample: Sample, box: Box) -> Sample:
@@ -63,6 +68,8 @@ def flip(sample: Sample) -> Sample:
   for key in _INTERPOLATION:
     if key in sample:
       result[key] = cv2.flip(sample[key], 1)
+  if "regions" in sample:
+    result["regions"] = np.ascontiguousarray(sample["regions"][:, ::-1])
   if "landmarks" in sample:
     mirrored = sample["landmarks"][list(_MIRRORED_LANDMARKS)]
     result["landmarks"] = np.stack([np.float32(width - 1) - mirrored[:, 0], mirrored[:, 1]], axis=1)

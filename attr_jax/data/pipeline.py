@@ -9,13 +9,16 @@ and a run resumes at any step by asking for that step.
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
+import sys
 from typing import Any
 
 import grain
 import numpy as np
 
+from attr_jax.data import annotations
 from attr_jax.data import images
 from attr_jax.data import ops
+from attr_jax.data import regions
 from attr_jax.errors import InputError
 
 CROPS = ("five_position", "random_square", "none")
@@ -87,12 +90,16 @@ def decode_sample(raw: dict[str, Any], masks: bool = True) -> ops.Sample:
       sample[key] = images.decode_mask(raw[key])
     elif key in raw:
       del sample[key]
+  if "regions" in raw:
+    sample["regions"] = annotations.decode_regions(raw["regions"], len(regions.FaceRegion))
   return sample
 
 
 def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -> ops.Sample:
   """Decodes one record and draws its training view; a function of `raw` and `rng` alone."""
   sample = decode_sample(raw, spec.masks)
+  if "regions" in sample and spec.crop != "none":
+    raise InputError("the regions of an annotation fit whole images only: set config.input.crop='none'")
   if spec.crop == "none":
     sample = ops.resize(sample, spec.size)
   else:
@@ -108,6 +115,8 @@ def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -
 def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str) -> ops.Sample:
   """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop"."""
   sample = decode_sample(raw, spec.masks)
+  if "regions" in sample and views != "full":
+    raise InputError(f"the regions of an annotation fit whole images only, not the views {views!r}")
   if views == "full":
     return ops.resize(sample, spec.full_size or spec.resize)
   return ops.five_crop(ops.resize(sample, spec.resize), spec.size)
@@ -149,8 +158,41 @@ class _HostPart(grain.MapDataset):
     return self._parent[step * self._batch_size + self._start + place]
 
 
+class _Alternating(grain.MapDataset):
+  """Two data sets in turn, the first one's samples at even places; what one of them lacks is unknown in it."""
+
+  def __init__(self, first: grain.MapDataset, second: grain.MapDataset):
+    super().__init__((first, second))
+
+  def __len__(self) -> int:
+    return min(2 * min(map(len, self.parents)), sys.maxsize)  # endless ones have the largest length there is
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    place, turn = divmod(index, 2)
+    return self.parents[turn][place]
+
+
+def _fill(sample: ops.Sample, num_labels: int) -> ops.Sample:
+  """What two data sets share, with unknown labels or regions in place of those that the sample lacks."""
+  filled = {key: sample[key] for key in ("image", "id")}
+  named = len(sample["label"]) == num_labels
+  filled["label"] = sample["label"] if named else np.zeros(num_labels, np.uint8)
+  filled["known"] = sample["known"] if named else np.zeros(num_labels, bool)
+  filled["region_mask"] = sample.get("region_mask", np.full(sample["image"].shape[:2], regions.UNKNOWN, np.uint8))
+  return filled
+
+
+def _training_stream(source: Sequence[dict[str, Any]], spec: InputSpec, seed: int) -> grain.MapDataset:
+  """Endless shuffled epochs of augmented samples."""
+  if not len(source):
+    raise InputError("training split: no samples")
+  return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(functools.partial(augment, spec=spec))
+
+
 def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_size: int, seed: int, process_index: int = 0,
-                  process_count: int = 1) -> grain.MapDataset:
+                  process_count: int = 1, second: Sequence[dict[str, Any]] | None = None) -> grain.MapDataset:
   """Endless training batches; element i is the local part of global batch i.
 
   Args:
@@ -160,18 +202,24 @@ def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_si
     seed: Decides order and augmentation, 0..2**32-1.
     process_index: This host h; it gets samples h * B / n ... of each batch.
     process_count: Number of hosts n; B must be a multiple.
+    second: Samples of another data set, for training on two at once: a batch then holds 2 B samples, those of
+      `source` at even places and as many of these at odd ones, with `region_mask`. Unknown is what one of the two
+      lacks: labels (`known` False), regions (255).
 
   Returns:
     Map-style data set of dicts of arrays with leading axis B / n: `image` uint8
     [B / n, H, W, 3], `label`, `known`, `id` and what else the samples hold.
 
   Raises:
-    InputError: B does not divide by n, or `source` is empty.
+    InputError: B does not divide by n, or a source is empty.
   """
+  dataset = _training_stream(source, spec, seed)
+  if second is not None:
+    batch_size *= 2
+    fill = functools.partial(_fill, num_labels=len(source[0]["label"]))
+    # An order of its own: with the same one the two would always meet in the same pairs, were they of equal length.
+    dataset = _Alternating(dataset.map(fill), _training_stream(second, spec, (seed + 1) % 2**32).map(fill))
   local = _local_size(batch_size, process_index, process_count)
-  if not len(source):
-    raise InputError("training split: no samples")
-  dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(functools.partial(augment, spec=spec))
   return _HostPart(dataset, batch_size, process_index, process_count).batch(local)
 
 
@@ -218,8 +266,9 @@ class _PaddedPart:
     position = step * self.batch_size + self.process_index * self.local + place
     if position < len(self.source):
       return {**self.view(self.source[position]), "valid": np.bool_(True)}
-    # Zeros cannot leak into a metric: nothing is known about them and no sample has id -1.
-    padding = {key: np.zeros_like(value) for key, value in self.view(self.source[0]).items()}
+    # It cannot leak into a metric: nothing is known about it, its regions are unknown too, and no sample has id -1.
+    padding = {key: np.full_like(value, regions.UNKNOWN if key == "region_mask" else 0)
+               for key, value in self.view(self.source[0]).items()}
     return {**padding, "id": np.int64(-1), "valid": np.bool_(False)}
 
 

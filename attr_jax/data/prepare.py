@@ -128,7 +128,9 @@ def _dataset_info(builder) -> info_lib.DatasetInfo:
       std=tuple(float(value) for value in np.sqrt(mean_square - mean**2)),
       licence=builder.LICENCE,
       citation=builder.CITATION,
-      has_person_mask=builder.has_person_mask,
+      has_person_mask=builder.annotations.have("mask"),
+      has_region_mask=builder.annotations.have("region_mask"),
+      has_landmarks=builder.annotations.have("landmarks"),
   )
 
 
@@ -153,3 +155,5 @@ def _say_summary(say, target: pathlib.Path, builder) -> None:
     converted = ", ".join(f"{count} {kind}" for kind, count in sorted(report.converted.items())) or "none"
     say(f"  photos skipped: {len(report.skipped)}; boxes clipped: {report.clipped_boxes}, dropped: {report.dropped_boxes}; "
         f"converted: {converted} (see report.json)")
+  if report.landmarks_outside:
+    say(f"  samples with landmarks outside their image: {report.landmarks_outside} (kept)")

@@ -10,15 +10,22 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from attr_jax.data import annotations
 from attr_jax.data import info as info_lib
+from attr_jax.data.builders import celeba
 from attr_jax.data.builders import coco
 from attr_jax.data.builders import coco_person
+from attr_jax.data.builders import helen
+from attr_jax.data.builders import lfwa
 from attr_jax.data.builders import pa100k
 from attr_jax.data.builders import wider_attribute
 from attr_jax.errors import InputError
 
 DATASETS: dict[str, type] = {
+    "celeba": celeba.Builder,
+    "celeba_aligned": celeba.AlignedBuilder,
     "coco": coco.Builder,
     "coco_person": coco_person.Builder,
+    "helen": helen.Builder,
+    "lfwa": lfwa.Builder,
     "pa100k": pa100k.Builder,
     "wider_attribute": wider_attribute.Builder,
 }
@@ -28,14 +35,16 @@ class RecordSource(Sequence):
   """Random access to prepared records, images still encoded.
 
   `source[i]` is a dict: `image` JPEG bytes, `label` uint8 [L], `known` bool
-  [L], `id` int64 scalar and, where the data set has it, `person_mask` PNG
-  bytes; with `mask_paths` that is record i of those files instead. Safe to
+  [L], `id` int64 scalar and, where the data set has them, `person_mask` and
+  `region_mask` PNG bytes and `landmarks` float32 [5, 2]. With
+  `annotation`, a key and files, that key is record i of those files. Safe to
   share between threads; pickles as lists of paths.
   """
 
-  def __init__(self, paths: Sequence[str], mask_paths: Sequence[str] = ()):
+  def __init__(self, paths: Sequence[str], annotation: tuple[str, Sequence[str]] | None = None):
     self._records = array_record_data_source.ArrayRecordDataSource(list(paths))
-    self._masks = array_record_data_source.ArrayRecordDataSource(list(mask_paths)) if mask_paths else None
+    self._key, files = annotation or ("", ())
+    self._masks = array_record_data_source.ArrayRecordDataSource(list(files)) if files else None
 
   def __len__(self) -> int:
     return len(self._records)
@@ -44,7 +53,7 @@ class RecordSource(Sequence):
     index = range(len(self))[index]
     sample = _parse(self._records[index])
     if self._masks is not None:
-      sample["person_mask"] = self._masks[index]
+      sample[self._key] = self._masks[index]
     return sample
 
 
@@ -57,8 +66,11 @@ def _parse(record: bytes) -> dict[str, object]:
       "known": np.array(feature["known"].int64_list.value, np.bool_),
       "id": np.int64(feature["id"].int64_list.value[0]),
   }
-  if "person_mask" in feature:
-    sample["person_mask"] = feature["person_mask"].bytes_list.value[0]
+  for key in ("person_mask", "region_mask"):
+    if key in feature:
+      sample[key] = feature[key].bytes_list.value[0]
+  if "landmarks" in feature:
+    sample["landmarks"] = np.array(feature["landmarks"].float_list.value, np.float32).reshape(-1, 2)
   return sample
 
 
@@ -75,8 +87,8 @@ class Dataset:
     Args:
       split: Name or sum of names.
       annotation: Name of predicted masks (`annotations.write`); every sample then
-        has these as `person_mask`, not its own. Their size may differ from the
-        image's. "" = the masks of the data set, if any.
+        has these as `person_mask`, not its own, or as `regions`. Their size may
+        differ from the image's. "" = the masks of the data set, if any.
 
     Raises:
       InputError: An unknown or repeated split, its files are missing, or the
@@ -89,7 +101,7 @@ class Dataset:
         raise InputError(f"{self.path}: record files of split {name!r} are missing; prepare the data set again with --overwrite")
       paths.extend(map(str, shards))
     counts = {name: self.info.splits[name] for name in names}
-    return RecordSource(paths, annotations.paths(self.path, annotation, counts, dataset=self.info.name) if annotation else ())
+    return RecordSource(paths, annotations.paths(self.path, annotation, counts, dataset=self.info.name) if annotation else None)
 
   def labels(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (label uint8 [N, L], known bool [N, L], id int64 [N]) without touching images.

@@ -80,3 +80,20 @@ def mask_overlap(probability: Array, mask: Array) -> tuple[Array, Array]:
   true = mask >= 128
   count = lambda pixels: pixels.sum(axis=(1, 2), dtype=jnp.int32)
   return count(predicted & true), count(predicted | true)
+
+
+def region_confusion(probability: Array, region: Array) -> Array:
+  """How many pixels of each true region were taken for which.
+
+  Args:
+    probability: float [B, h, w, R], brought to the size of the true regions (bilinear) before the highest one is taken.
+    region: uint8 [B, H, W], the true region of each pixel in 0..R-1; any other value is unknown and not counted.
+
+  Returns:
+    int32 [B, R, R]: true region, predicted region.
+  """
+  count = probability.shape[-1]
+  predicted = resample(probability, region.shape[1:]).argmax(axis=-1)
+  true, predicted = jax.nn.one_hot(region, count), jax.nn.one_hot(predicted, count)  # all zero where unknown
+  # Exact: an image has fewer than 2^24 pixels.
+  return jnp.einsum("bhwt,bhwp->btp", true, predicted, precision="highest").astype(jnp.int32)

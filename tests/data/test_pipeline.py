@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from attr_jax.data import annotations
 from attr_jax.data import images
 from attr_jax.data import ops
 from attr_jax.data import pipeline
@@ -65,6 +66,58 @@ def test_batches_hold_what_the_contract_says():
   assert shapes == {
       "image": ((4, 28, 28, 3), np.uint8), "person_mask": ((4, 28, 28), np.uint8), "label": ((4, 5), np.uint8), "known": ((4, 5), np.bool_),
       "id": ((4,), np.int64)}
+
+
+class Parts(Memory):
+  """Samples of another data set: regions, and no labels."""
+
+  def __init__(self, count):
+    super().__init__(count)
+    for sample in self.samples:
+      sample["region_mask"] = images.encode_png(images.decode_mask(sample.pop("person_mask")) // 40)
+      sample |= {"label": np.zeros(0, np.uint8), "known": np.zeros(0, bool), "id": sample["id"] + 900}
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_two_data_sets_alternate_in_a_batch(hosts):
+  options = dict(batch_size=4, seed=3, second=Parts(7))
+  whole = pipeline.train_dataset(Memory(9), SPEC, **options)
+  parts = [pipeline.train_dataset(Memory(9), SPEC, **options, process_index=host, process_count=hosts) for host in range(hosts)]
+  seen = [[], []]
+  for step in range(6):
+    batch = whole[step]
+    assert_same(batch, join([part[step] for part in parts]))
+    assert set(batch) == {"image", "id", "label", "known", "region_mask"} and len(batch["id"]) == 8
+    for turn, ids in enumerate(seen):
+      ids.extend(batch["id"][turn::2])
+    assert not batch["known"][1::2].any() and batch["known"][::2].any() and batch["label"].shape == (8, 5)
+    assert (batch["region_mask"][::2] == 255).all() and (batch["region_mask"][1::2] < 7).all()
+  # Each goes through its own epochs, in the order that it would have alone.
+  np.testing.assert_array_equal(seen[0], np.concatenate([pipeline.train_dataset(Memory(9), SPEC, batch_size=4, seed=3)[i]["id"] for i in range(6)]))
+  assert sorted(seen[1][:7]) == list(range(1000, 1007))
+
+
+def test_regions_of_an_annotation_are_mirrored_with_their_image():
+  source = Memory(3)
+  maps = [np.random.default_rng(i).integers(0, 256, (3, 5, 7)).astype(np.uint8) for i in range(3)]
+  for sample, regions in zip(source.samples, maps):
+    sample["regions"] = annotations.encode(regions)
+  spec = dataclasses.replace(SPEC, crop="none")
+  plain = pipeline.eval_dataset(source, dataclasses.replace(spec, full_size=(28, 28)), batch_size=3)[0]
+  np.testing.assert_array_equal(plain["regions"], maps)
+  flips = 0
+  for step in range(8):
+    batch = pipeline.train_dataset(source, spec, batch_size=3, seed=1)[step]
+    for image, number, regions in zip(batch["image"], batch["id"] - 100, batch["regions"]):
+      mirrored = np.array_equal(image, plain["image"][number][:, ::-1])
+      assert mirrored or np.array_equal(image, plain["image"][number])
+      np.testing.assert_array_equal(regions, maps[number][:, ::-1] if mirrored else maps[number])
+      flips += mirrored
+  assert 0 < flips < 24
+  with pytest.raises(InputError, match="crop='none'"):
+    pipeline.train_dataset(source, SPEC, batch_size=3, seed=1)[0]
+  with pytest.raises(InputError, match="five_crop"):
+    pipeline.eval_dataset(source, spec, views="five_crop", batch_size=3)[0]
 
 
 def test_masks_can_be_left_out():

@@ -89,6 +89,20 @@ def test_facts_of_the_training_split(wider_source, tmp_path):
   assert info_lib.DatasetInfo.from_json(info.to_json()) == info
 
 
+def test_older_facts_can_be_read(wider_source, tmp_path):
+  """Prepared before there were regions and landmarks."""
+  path = run("wider_attribute", wider_source(), tmp_path) / "info.json"
+  content = json.loads(path.read_text())
+  del content["has_region_mask"], content["has_landmarks"]
+  path.write_text(json.dumps(content))
+  info = registry.open_dataset("wider_attribute", tmp_path / "data").info
+  assert (info.has_region_mask, info.has_landmarks) == (False, False)
+  for keys in (content.keys() - {"mean"}, content.keys() | {"odd"}):
+    path.write_text(json.dumps({key: content.get(key) for key in keys}))
+    with pytest.raises(InputError, match="info.json: expected an object with the keys"):
+      registry.open_dataset("wider_attribute", tmp_path / "data")
+
+
 def test_labels_agree_with_records_and_splits_can_be_added(wider_source, tmp_path):
   run("wider_attribute", wider_source(), tmp_path)
   dataset = registry.open_dataset("wider_attribute", tmp_path / "data")
@@ -121,6 +135,43 @@ def test_masks_have_the_geometry_of_their_image(wider_source, tmp_path):
   assert abs(int((big[:, -1] > 127).argmax()) - 35 * 0.8) <= 1
   assert abs(int((big[-1] > 127).argmax()) - 20 * 0.8) <= 1
   assert report_of(folder)["clipped_boxes"] == 1
+
+
+@pytest.mark.parametrize("pad, shape, shift", [(True, (64, 48), (12, 0)), (False, (64, 76), (0, 0))])
+def test_all_that_comes_with_a_box_is_cut_shrunk_and_padded_alike(tmp_path, monkeypatch, pad, shape, shift):
+  """No data set has all of it at once yet."""
+  rows, columns = np.mgrid[:240, :300]
+  classes = (rows // 24 % 2 * 3 + columns // 24 % 2).astype(np.uint8)
+  (tmp_path / "x.png").write_bytes(images.encode_png(np.repeat((classes * 60)[..., None], 3, axis=2)))
+  left, top, width, height = box = (24, 48, 192, 162)
+  points = np.array([[60, 60], [180, 60], [120, 120], [72, 192], [180, 180]], np.float32)
+  inside = classes[top:top + height, left:left + width]
+  target = records.Target(np.ones(1, np.uint8), np.ones(1, bool), box, mask=lambda: inside * 60, region_mask=lambda: classes,
+                          landmarks=points, pad=pad)
+
+  class Toy(records.RecordsBuilder, skip_registration=True):
+    name, LICENCE, CITATION, DESCRIPTION, GROUPS = "toy", "", "", "", {}
+    SIZE = RESIZE = IMAGE_SIZE = (64, 48)
+
+    @staticmethod
+    def read(source):
+      return records.Annotations(("Hat",), {"train": [records.Photo("x", source / "x.png", (target,))]})
+
+  monkeypatch.setitem(registry.DATASETS, "toy", Toy)
+  prepare("toy", source=tmp_path, data_dir=tmp_path / "data", progress=False)
+  dataset = registry.open_dataset("toy", tmp_path / "data")
+  assert dataset.info.has_person_mask and dataset.info.has_region_mask and dataset.info.has_landmarks
+  sample = dataset.source("train")[0]
+  image = images.decode_jpeg(sample["image"])[..., 0].astype(int)
+  person, region = images.decode_mask(sample["person_mask"]), images.decode_mask(sample["region_mask"])
+  assert image.shape == person.shape == region.shape == shape
+  known = region != 255
+  assert known.sum() == (40 * 48 if pad else known.size) and (person[~known] == 0).all() and (image[~known] < 60).all()
+  assert (np.abs(image - person)[known] < 25).mean() > 0.9  # JPEG and the edges
+  assert (person[known] == region[known] * 60).mean() > 0.75 and np.abs(person[known] - region[known] * 60.0).mean() < 12
+  scale = (48 / 192, 40 / 162) if pad else (76 / 192, 64 / 162)
+  expected = (points - (left, top) + 0.5) * scale - 0.5 + (shift[1], shift[0])
+  np.testing.assert_allclose(sample["landmarks"], expected, atol=1e-4)
 
 
 def test_tensorflow_datasets_can_read_it(wider_source, tmp_path):
@@ -369,7 +420,7 @@ def test_pa100k_faults(pa100k_source, tmp_path, key, value, message):
 def test_pa100k_files_missing_or_broken(pa100k_source, tmp_path):
   source = pa100k_source()
   (source.folder / "annotation" / "annotation.mat").write_bytes(b"not a mat file")
-  with pytest.raises(InputError, match="annotation.mat: not a readable MAT v5 file"):
+  with pytest.raises(InputError, match="annotation.mat: not a readable MAT file"):
     run("pa100k", source, tmp_path)
   (source.folder / "annotation" / "annotation.mat").unlink()
   with pytest.raises(InputError, match="annotation.mat: missing"):
@@ -404,7 +455,7 @@ def test_wrong_calls(pa100k_source, tmp_path, options, message):
 
 
 def test_names_and_splits_that_do_not_exist(pa100k_source, tmp_path):
-  with pytest.raises(InputError, match="unknown data set 'pa100'; there are coco, coco_person, pa100k, wider_attribute"):
+  with pytest.raises(InputError, match=f"unknown data set 'pa100'; there are {', '.join(sorted(registry.DATASETS))}"):
     prepare("pa100", source=tmp_path, data_dir=tmp_path)
   with pytest.raises(InputError, match="no such folder"):
     prepare("pa100k", source=tmp_path / "nowhere", data_dir=tmp_path / "data")

@@ -1,15 +1,15 @@
 """PA-100K: pedestrian crops of surveillance cameras, 26 attributes coded 0 / 1.
 
 Layout of the original download: `data/000001.jpg` ... (also seen as
-`release_data/`) and `annotation/annotation.mat` (MAT v5). Row i of
+`release_data/`) and `annotation/annotation.mat`. Row i of
 `<split>_label` belongs to row i of `<split>_images_name`. Entries are always specified.
 """
 
 import pathlib
 
 import numpy as np
-import scipy.io
 
+from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
@@ -47,12 +47,12 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     folder = next((source / name for name in _FOLDERS if (source / name).is_dir()), None)
     if folder is None:
       raise InputError(f"{source}: no image folder; expected {' or '.join(f'{name}/' for name in _FOLDERS)}")
-    content = _load(path)
-    names = _strings(content["attributes"], f"{path} attributes")
+    content = mat_files.load(path, ["attributes", *(f"{split}_{kind}" for split in _PUBLISHED for kind in ("images_name", "label"))])
+    names = mat_files.texts(content["attributes"], f"{path} attributes")
     splits, deviations = {}, []
     for split, published in _PUBLISHED.items():
-      files = _strings(content[f"{split}_images_name"], f"{path} {split}_images_name")
-      label = _labels(content[f"{split}_label"], f"{path} {split}_label", len(files), len(names))
+      files = mat_files.texts(content[f"{split}_images_name"], f"{path} {split}_images_name")
+      label = mat_files.labels(content[f"{split}_label"], f"{path} {split}_label", len(files), len(names))
       known = np.ones(len(names), bool)
       photos = []
       for row, (file, values) in enumerate(zip(files, label)):
@@ -63,38 +63,3 @@ class Builder(records.RecordsBuilder, skip_registration=True):
       if len(photos) != published:
         deviations.append(f"{split}: {len(photos)} images, published {published}")
     return records.Annotations(names, splits, tuple(deviations))
-
-
-def _load(path: pathlib.Path) -> dict:
-  try:
-    content = scipy.io.loadmat(path)
-  except Exception as error:  # scipy raises half a dozen types for foreign or damaged files
-    raise InputError(f"{path}: not a readable MAT v5 file ({' '.join(str(error).split())})") from None
-  expected = ["attributes", *(f"{split}_{kind}" for split in _PUBLISHED for kind in ("images_name", "label"))]
-  if missing := [key for key in expected if key not in content]:
-    found = ", ".join(key for key in content if not key.startswith("__"))
-    raise InputError(f"{path}: variables {', '.join(missing)} are missing, found {found}")
-  return content
-
-
-def _strings(cells: np.ndarray, where: str) -> tuple[str, ...]:
-  """Texts of an Nx1 (or 1xN) cell array."""
-  if cells.dtype != object or cells.size != max(cells.shape, default=0):
-    raise InputError(f"{where}: expected an Nx1 cell array of texts, got {cells.dtype} {cells.shape}")
-  texts = []
-  for row, cell in enumerate(cells.ravel()):
-    if not isinstance(cell, np.ndarray) or cell.dtype.kind != "U" or cell.size != 1:
-      raise InputError(f"{where} row {row}: expected a text, got {np.asarray(cell).dtype} {np.shape(cell)}")
-    texts.append(str(cell.item()))
-  return tuple(texts)
-
-
-def _labels(values: np.ndarray, where: str, rows: int, columns: int) -> np.ndarray:
-  """Checks the label matrix; returns uint8 [rows, columns]."""
-  if values.shape != (rows, columns) and not (rows == 0 and values.size == 0):
-    raise InputError(f"{where}: expected {rows} rows (image names) x {columns} columns (attributes), got shape {values.shape}")
-  wrong = np.argwhere((values != 0) & (values != 1))
-  if len(wrong):
-    row, column = wrong[0]
-    raise InputError(f"{where} row {row} column {column}: expected 0 or 1, got {values[row, column]}")
-  return values.astype(np.uint8).reshape(rows, columns)

@@ -25,9 +25,12 @@ import tensorflow_datasets as tfds
 
 from attr_jax.data import images
 from attr_jax.data import info as info_lib
+from attr_jax.data import ops
+from attr_jax.data import regions
 from attr_jax.errors import InputError
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
+Border = tuple[int, int, int, int]  # pixels added at the top, bottom, left, right
 
 SPLITS = ("train", "val", "test")
 STATISTICS_SAMPLES = 2000
@@ -49,12 +52,20 @@ class Target:
       them inside the photo; 255 = the person. Path of an 8-bit PNG, or a function
       that returns uint8 [h, w]; it is called once, in a worker thread, and may
       raise ImageError, which makes the photo unusable. None = no mask.
+    region_mask: Function that returns uint8 [H, W], the class index of every pixel
+      of the photo; called as `mask` is. None = no regions.
+    landmarks: float32 [5, 2] (x, y) in pixels of the photo; see `attr_jax.data.ops`.
+    pad: Give the sample the aspect of the prepared size by black borders, whose
+      regions are `regions.UNKNOWN`. Otherwise it keeps its own aspect.
   """
 
   label: np.ndarray
   known: np.ndarray
   box: tuple[float, float, float, float] | None = None
   mask: pathlib.Path | Callable[[], np.ndarray] | None = None
+  region_mask: Callable[[], np.ndarray] | None = None
+  landmarks: np.ndarray | None = None
+  pad: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,6 +104,10 @@ class Annotations:
   deviations: tuple[str, ...] = ()
   remarks: tuple[str, ...] = ()
 
+  def have(self, field: str) -> bool:
+    """Whether the targets have `field` of `Target` (the reader makes sure: all or none)."""
+    return any(getattr(target, field) is not None for photos in self.splits.values() for photo in photos for target in photo.targets)
+
 
 @dataclasses.dataclass
 class Report:
@@ -106,6 +121,8 @@ class Report:
   converted: collections.Counter = dataclasses.field(default_factory=collections.Counter)
   shrunk: int = 0
   copied: int = 0
+  padded: int = 0
+  landmarks_outside: int = 0  # samples with a landmark outside their image: are list and images of one kind?
   photos: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -115,10 +132,12 @@ class _Cut:
 
   target: Target
   image: bytes | None = None
-  mask: bytes | None = None
+  others: dict[str, object] = dataclasses.field(default_factory=dict)  # masks as PNG and landmarks, by their names in a sample
   clipped: bool = False
   shrunk: bool = False
   copied: bool = False
+  padded: bool = False
+  landmarks_outside: bool = False
   moments: np.ndarray | None = None  # float64 [2, 3]: means and mean squares of the channels
 
 
@@ -133,6 +152,11 @@ def clip_box(box: Box, height: int, width: int) -> Box:
   return max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
 
 
+def _contains(box: Box, points: np.ndarray) -> bool:
+  """Whether all points [N, 2] (x, y; the centre of the first pixel is 0) lie on pixels of a box."""
+  return bool((np.rint(points) >= box[:2]).all() and (np.rint(points) < box[2:]).all())
+
+
 def shrunk_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
   """Smallest (height, width) of the same aspect that covers `size`; never larger than the image."""
   scale = max(size[0] / height, size[1] / width)
@@ -141,24 +165,42 @@ def shrunk_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
   return max(size[0], round(height * scale)), max(size[1], round(width * scale))
 
 
-def _shrink(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  if image.shape[:2] == (height, width):
+def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+  """Largest (height, width) of the same aspect that fits into `size`; never larger than the image."""
+  scale = min(size[0] / height, size[1] / width, 1.0)
+  return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def border(height: int, width: int, size: tuple[int, int]) -> Border:
+  """What to add on each side so that an image has the aspect of `size` and stays in the middle."""
+  down = max(0, -(-width * size[0] // size[1]) - height)
+  right = max(0, -(-height * size[1] // size[0]) - width)
+  return down // 2, down - down // 2, right // 2, right - right // 2
+
+
+def _shrink(image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+  if image.shape[:2] == size:
     return image
-  return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+  return cv2.resize(image, size[::-1], interpolation=interpolation)
 
 
-def _read_mask(path: pathlib.Path) -> np.ndarray:
+def _add_border(image: np.ndarray, sides: Border, value: int = 0) -> np.ndarray:
+  return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=[value] * 3) if any(sides) else image
+
+
+def read_mask(path: pathlib.Path) -> np.ndarray:
+  """Reads an 8-bit grey PNG as uint8 [H, W]; raises ImageError with the file's name, and OSError."""
   data = path.read_bytes()
-  images.read_header(data)
-  return images.decode_mask(data)
+  try:
+    images.read_header(data)
+    return images.decode_mask(data)
+  except images.ImageError as error:
+    raise images.ImageError(f"{path.name}: {error}") from None
 
 
-def _cut_mask(source: pathlib.Path | Callable[[], np.ndarray], box: Box, inside: Box, size: tuple[int, int]) -> bytes:
-  """Gives the mask of a target the geometry of its image: same clip, same size.
-
-  The mask covers the pixels of the box, or of the part of it inside the photo.
-  """
-  mask = source() if callable(source) else _read_mask(source)
+def _cut_mask(source: pathlib.Path | Callable[[], np.ndarray], box: Box, inside: Box) -> np.ndarray:
+  """The part of a target's mask that belongs to its crop; the mask covers the pixels of the box, or of the part inside the photo."""
+  mask = source() if callable(source) else read_mask(source)
   left, top, right, bottom = (inside[i] - box[i % 2] for i in range(4))
   if mask.shape == (box[3] - box[1], box[2] - box[0]):
     mask = mask[top:bottom, left:right]
@@ -166,7 +208,36 @@ def _cut_mask(source: pathlib.Path | Callable[[], np.ndarray], box: Box, inside:
     name = "mask" if callable(source) else f"mask {source.name}"
     raise images.ImageError(
         f"{name} is {mask.shape[1]}x{mask.shape[0]}, its box covers {box[2] - box[0]}x{box[3] - box[1]} pixels")
-  return images.encode_png(_shrink(mask, *size))
+  return mask
+
+
+def _cut_regions(source: Callable[[], np.ndarray], shape: tuple[int, int], inside: Box) -> np.ndarray:
+  """The part of a photo's region mask that belongs to a crop."""
+  mask = source()
+  if mask.shape != shape:
+    raise images.ImageError(f"its regions are {mask.shape[1]}x{mask.shape[0]}, the photo {shape[1]}x{shape[0]} pixels")
+  left, top, right, bottom = inside
+  return mask[top:bottom, left:right]
+
+
+def _others(target: Target, shape: tuple[int, int], box: Box, inside: Box, small: tuple[int, int], sides: Border) -> dict[str, object]:
+  """What comes with an image, moved as the image is: cut from `inside` a photo of `shape`, shrunk to `small`, a border on its `sides`.
+
+  Returns:
+    By the names in a sample: masks as PNG, landmarks as float32 [5, 2].
+  """
+  others = {}
+  if target.mask is not None:
+    mask = _shrink(_cut_mask(target.mask, box, inside), small)
+    others["person_mask"] = images.encode_png(_add_border(mask, sides))
+  if target.region_mask is not None:
+    mask = _shrink(_cut_regions(target.region_mask, shape, inside), small, cv2.INTER_NEAREST_EXACT)
+    others["region_mask"] = images.encode_png(_add_border(mask, sides, regions.UNKNOWN))
+  if target.landmarks is not None:
+    left, top, right, bottom = inside
+    points = ops.resize_points(target.landmarks - np.array([left, top], np.float32), (bottom - top, right - left), small)
+    others["landmarks"] = points + np.array([sides[2], sides[0]], np.float32)
+  return others
 
 
 def _cut(image: np.ndarray, data: bytes, plain: bool, target: Target, size: tuple[int, int], with_moments: bool) -> _Cut:
@@ -177,20 +248,23 @@ def _cut(image: np.ndarray, data: bytes, plain: bool, target: Target, size: tupl
   if right <= left or bottom <= top or (target.box is not None and min(target.box[2:]) <= 0):
     return _Cut(target)
   crop = image[top:bottom, left:right]
-  small = shrunk_size(*crop.shape[:2], size)
-  copied = plain and target.box is None and small == (rows, columns)
-  crop = _shrink(crop, *small)
+  small = (fitted_size if target.pad else shrunk_size)(*crop.shape[:2], size)
+  sides = border(*small, size) if target.pad else (0, 0, 0, 0)
+  copied = plain and target.box is None and small == (rows, columns) and not any(sides)
+  crop = _shrink(crop, small)
   moments = None
   if with_moments:
     mean, deviation = (value[:, 0] / 255 for value in cv2.meanStdDev(crop))
     moments = np.stack([mean, mean**2 + deviation**2])
   return _Cut(
       target,
-      image=data if copied else images.encode_jpeg(crop),
-      mask=None if target.mask is None else _cut_mask(target.mask, box, inside, small),
+      image=data if copied else images.encode_jpeg(_add_border(crop, sides)),
+      others=_others(target, (rows, columns), box, inside, small, sides),
       clipped=box != inside,
       shrunk=small != (bottom - top, right - left),
       copied=copied,
+      padded=any(sides),
+      landmarks_outside=target.landmarks is not None and not _contains(inside, target.landmarks),
       moments=moments,
   )
 
@@ -286,11 +360,6 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.moments = np.zeros((2, 3))
     super().__init__(config=tfds.core.BuilderConfig(name=info_lib.size_name(size)), file_format="array_record", **kwargs)
 
-  @property
-  def has_person_mask(self) -> bool:
-    """Whether the targets come with masks (the reader makes sure: all or none)."""
-    return any(target.mask is not None for photos in self.annotations.splits.values() for photo in photos for target in photo.targets)
-
   def _info(self) -> tfds.core.DatasetInfo:
     count = len(self.annotations.label_names)
     features = {
@@ -299,8 +368,11 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         "known": tfds.features.Tensor(shape=(count,), dtype=np.bool_),
         "id": tfds.features.Scalar(dtype=np.int64),
     }
-    if self.has_person_mask:
-      features["person_mask"] = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+    for key, field in (("person_mask", "mask"), ("region_mask", "region_mask")):
+      if self.annotations.have(field):
+        features[key] = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+    if self.annotations.have("landmarks"):
+      features["landmarks"] = tfds.features.Tensor(shape=(5, 2), dtype=np.float32)
     return _TfdsInfo(
         builder=self, description=self.DESCRIPTION, features=tfds.features.FeaturesDict(features), citation=self.CITATION,
         license=self.LICENCE, disable_shuffling=True)
@@ -344,11 +416,12 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           self.report.clipped_boxes += 1
         self.report.shrunk += result.shrunk
         self.report.copied += result.copied
+        self.report.padded += result.padded
+        self.report.landmarks_outside += result.landmarks_outside
         if result.moments is not None:
           moments.append(result.moments)
-        example = {"image": result.image, "label": result.target.label, "known": result.target.known, "id": offset + len(ids)}
-        if result.mask is not None:
-          example["person_mask"] = result.mask
+        example = {"image": result.image, "label": result.target.label, "known": result.target.known, "id": offset + len(ids),
+                   **result.others}
         label.append(result.target.label)
         known.append(result.target.known)
         ids.append(example["id"])

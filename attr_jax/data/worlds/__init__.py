@@ -8,8 +8,8 @@ import pathlib
 
 from attr_jax.errors import InputError
 
-# world -> the prepared data set that reads its layout; None where no reader is here yet
-WORLDS = {"people": "wider_attribute", "faces": None}
+# World -> the data sets that read its layouts. The faces are already cut, so `celeba`, which reads original photos, has none.
+WORLDS = {"people": ("wider_attribute",), "faces": ("celeba_aligned", "helen")}
 
 
 def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress: bool = True) -> dict:
@@ -19,22 +19,22 @@ def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress
   return module.synthesize(pathlib.Path(out), count=count, seed=seed, progress=progress)
 
 
-def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int | None, progress: bool = True) -> None:
-  """Draws and prepares a world inside `folder` unless it is there already.
+def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int | str | tuple[int, int] | None,
+           progress: bool = True) -> None:
+  """Draws a world inside `folder` and prepares all data sets that read it, unless they are there already.
 
   Raises:
-    InputError: no such world, or none that can be prepared.
+    InputError: no such world.
   """
   _check(world)
-  if WORLDS[world] is None:
-    raise InputError(f"world {world!r} can be drawn (attr-jax synthesize {world}) but no reader prepares it yet")
   from attr_jax.data import prepare
 
   folder = pathlib.Path(folder)
   source = folder / "source"
   if not source.exists():
     synthesize(world, source, count=count, seed=seed, progress=progress)
-  prepare.prepare(WORLDS[world], source=source, data_dir=folder, size=size, progress=progress)
+  for name in WORLDS[world]:
+    prepare.prepare(name, source=source, data_dir=folder, size=size, progress=progress)
 
 
 def _check(world: str):

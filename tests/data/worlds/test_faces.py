@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from attr_jax.data import pipeline
+from attr_jax.data import regions
+from attr_jax.data import registry
 from attr_jax.data import worlds
 from attr_jax.data.worlds import face_draw, face_look, face_sheet, faces
 from attr_jax.data.worlds.face_look import ATTRIBUTES, FACIAL_HAIR, HAIR_COLOURS
@@ -162,8 +165,6 @@ def test_wrong_calls_are_refused(tmp_path):
       faces.synthesize(tmp_path / "new", progress=False, **arguments)
   with pytest.raises(InputError, match="not an empty folder"):
     faces.synthesize(tmp_path / "full", count=5, progress=False)
-  with pytest.raises(InputError, match="no reader prepares it"):
-    worlds.ensure("faces", tmp_path / "new", count=5, seed=0, size=None, progress=False)
   with pytest.raises(InputError, match="people, faces"):
     worlds.ensure("face", tmp_path / "new", count=5, seed=0, size=None, progress=False)
   assert [path.name for path in tmp_path.iterdir()] == ["full"]
@@ -186,6 +187,29 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_worlds_know_faces(tmp_path):
   assert worlds.synthesize("faces", tmp_path / "out", count=2, seed=0, progress=False)["images"] == 2
+
+
+def test_the_world_is_drawn_and_prepared_once(tmp_path):
+  """What `config.data.world = "faces"` does."""
+  options = {"count": 20, "seed": 3, "size": None, "progress": False}
+  worlds.ensure("faces", tmp_path, **options)
+  times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+  worlds.ensure("faces", tmp_path, **options)
+  assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+  attributes, parts = (registry.open_dataset(name, tmp_path) for name in ("celeba_aligned", "helen"))
+  assert attributes.info.splits == parts.info.splits == {"train": 16, "val": 2, "test": 2}
+  assert attributes.info.label_names == ATTRIBUTES and "other" not in attributes.info.label_groups
+  _, rows = _table(tmp_path / "source" / "list_attr_celeba.txt")
+  _, points = _table(tmp_path / "source" / "list_landmarks_align_celeba.txt")
+  for sample, values, point in zip(attributes.source("train+val+test"), rows.values(), points.values(), strict=True):
+    assert sample["label"].tolist() == [int(value == 1) for value in values]
+    assert sample["landmarks"].ravel().tolist() == point
+  classes = [pipeline.decode_sample(sample)["region_mask"] for sample in parts.source("train+val+test")]
+  assert all(mask.shape == (218, 178) and mask.max() < len(regions.FaceRegion) for mask in classes)
+  for region in regions.FaceRegion:
+    assert np.mean([(mask == region).any() for mask in classes]) > 0.6, region
+  with pytest.raises(InputError, match="not prepared"):
+    registry.open_dataset("celeba", tmp_path)  # of original photos, which are not drawn
 
 
 def test_positive_shares_are_those_of_celeba():
