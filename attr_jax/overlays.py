@@ -2,15 +2,16 @@
 
 Attention per label, masks with their outline, and summed features after Wu et al.,
 "Distraction-Aware Feature Learning for Human Attribute Recognition via Coarse-to-Fine
-Attention Mechanism" (Da-HAR), AAAI 2020, Figures 4 and 5.
+Attention Mechanism" (Da-HAR), AAAI 2020, Figures 4 and 5; regions of the face and the
+strongest channels after Kalayeh et al., "Improving Facial Attribute Prediction using
+Semantic Segmentation", CVPR 2017.
 
 A sheet has one row per image: the image as it is, then its maps, each over the image in
 grey. A map covers the whole image whatever its shape, because a network sees the whole
-image, resized to its input.
+image, resized to its input. The sheet of channels is of one image, and its maps stand alone.
 """
 
 from collections.abc import Mapping, Sequence
-import textwrap
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +20,7 @@ from matplotlib import patheffects
 import numpy as np
 
 from attr_jax import pictures
+from attr_jax.data import regions
 from attr_jax.pictures import FONT, INK
 
 # Plasma: uniform to the eye and of rising lightness, also for colour-blind readers. Unlike inferno and magma it
@@ -29,26 +31,43 @@ OPACITY = 0.7  # of the highest heat
 OUTLINE, OUTLINE_WIDTH = "white", 1.3
 OUTLINE_EDGE = [patheffects.withStroke(linewidth=3.2, foreground=INK)]
 TEXT = dict(fontsize=9.5, fontfamily=FONT)
+# Region i has colour i; with more than seven, colour-blind readers would mistake some. The order suits
+# `regions.FaceRegion`: background, hair and skin, which are large and touch, have the least alike.
+REGION_COLOURS = np.array([[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in (
+    pictures.BLUE, pictures.RED, pictures.YELLOW, pictures.SKY, pictures.PURPLE, pictures.GREEN, pictures.ORANGE)], np.uint8)
+REGION_OPACITY = 0.6  # inside; at its border a region has its full colour
 
 # All in pixels.
 WIDEST = 1800  # sheet
 HIGH, LOWEST = 256, 192  # equal heights of the images; one that is too wide at the lower is shrunk alone
 NARROWEST = 112  # column; less holds no label name
 GAP, LINE, LETTER = 12, 17, 7.5  # between panels; of text: height of a line, width of a letter
+SWATCH, KEY_LINE = 18, 22  # of a legend of regions: width of a sample, height of a line
+TILE, TILE_GAP, TILES_PER_ROW = 64, 4, 10  # of a channel: its longer side
+NARROWEST_BLOCK = 280  # of channels; less holds no scale
 
 _ABSENT = ("–", "#777777", "rightly absent")
 _NOT_SPECIFIED = (*pictures.UNSPECIFIED[:2], "not specified")
 
 
 class _Panel(NamedTuple):
-  """One cell of a sheet; `heat` None draws the image alone, `image` None an empty cell."""
+  """One cell of a sheet; without `heat` and `classes` the image alone, `image` None an empty cell."""
 
   image: np.ndarray | None
   heat: np.ndarray | None = None
   span: tuple[float, float] | None = None
   outlined: bool = False
+  classes: np.ndarray | None = None
   caption: tuple[str, ...] = ()
   colour: str = INK
+
+
+class _Block(NamedTuple):
+  """One column of a sheet of channels: what stands above, the tiles, and the values at the ends of their colours."""
+
+  head: str
+  tiles: np.ndarray
+  scale: Sequence[str]
 
 
 def blend(image: np.ndarray, heat: np.ndarray, span: tuple[float, float] | None = None) -> np.ndarray:
@@ -76,6 +95,32 @@ def blend(image: np.ndarray, heat: np.ndarray, span: tuple[float, float] | None 
   share = OPACITY * heat[..., None]
   colour = COLOURS[np.rint(255 * heat).astype(np.uint8)]
   return np.rint((1 - share) * image + share * colour).astype(np.uint8)
+
+
+def paint(image: np.ndarray, classes: np.ndarray) -> np.ndarray:
+  """Regions over an image: a tint of each region's colour, and the colour itself where the region ends.
+
+  Each pixel takes the cell that its centre lies in, so that borders stay where they are and no class is made up
+  between two.
+
+  Args:
+    image: uint8 [H, W, 3], RGB.
+    classes: integers [h, w], indices of REGION_COLOURS; `regions.UNKNOWN` leaves the image as it is.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: wrong shapes or types, or a class without a colour.
+  """
+  image, classes = np.asarray(image), np.asarray(classes)
+  _check_image(image, "image")
+  _check_classes(classes, len(REGION_COLOURS), "classes")
+  classes = _nearest(classes, image.shape[:2])
+  known = classes != regions.UNKNOWN
+  colour = REGION_COLOURS[np.where(known, classes, 0)]
+  share = np.where(_borders(classes), 1, REGION_OPACITY) * known
+  return np.rint((1 - share[..., None]) * image + share[..., None] * colour).astype(np.uint8)
 
 
 def cut_at_median(features: np.ndarray) -> np.ndarray:
@@ -232,6 +277,85 @@ def view_sheet(
   _draw_sheet(rows, ("image", *views), path, title, scale=("lowest", "highest value of the row"))
 
 
+def region_sheet(
+    images: Sequence[np.ndarray], columns: Mapping[str, Sequence[np.ndarray]], names: Sequence[str], path,
+    title: str = "Regions") -> None:
+  """Each image with its regions, one named column for each kind, such as predicted and true ones.
+
+  Args:
+    images: N images uint8 [H, W, 3], RGB, of any sizes.
+    columns: name -> N maps of any sizes: integers [h, w], indices of `names` or `regions.UNKNOWN`, which stays
+      grey; or floats [h, w, R], of which each cell shows the highest region, the first of equals.
+    names: R names of regions, at most as many as REGION_COLOURS.
+    path: the PNG file.
+    title: of the sheet.
+
+  Raises:
+    ValueError: no or too many names, a wrong number of maps, too many columns, or a map of a wrong shape or type,
+      with a class without a name, or with NaN or Inf (names row and column).
+  """
+  images = _checked_images(images)
+  if not 0 < len(names) <= len(REGION_COLOURS):
+    raise ValueError(f"{len(names)} names of regions, expected 1 to {len(REGION_COLOURS)}")
+  rows = [[_Panel(image)] for image in images]
+  for name, maps in columns.items():
+    for n, values in enumerate(_as_many(maps, images, name)):
+      classes = _classes(np.asarray(values), len(names), f"row {n}, column {name!r}")
+      rows[n].append(_Panel(images[n], classes=classes))
+  swatches = list(enumerate(names))
+  if any((panel.classes == regions.UNKNOWN).any() for row in rows for panel in row[1:]):
+    swatches.append((regions.UNKNOWN, "unknown"))
+  _draw_sheet(rows, ("image", *columns), path, title, swatches=swatches)
+
+
+def channel_sheet(
+    image: np.ndarray, columns: Mapping[str, np.ndarray], path, count: int = 50,
+    title: str = "Strongest channels") -> None:
+  """The channels of one image that respond most, one named block for each kind of features, strongest first.
+
+  A channel is as strong as its mean over the map. Each block has colours from the lowest to the highest value that it
+  shows: they compare the channels of a block, not the blocks.
+
+  Args:
+    image: uint8 [H, W, 3], RGB.
+    columns: name -> [h, w, C], any real type.
+    path: the PNG file.
+    count: channels per block; all, where there are fewer.
+    title: of the sheet.
+
+  Raises:
+    ValueError: wrong shapes, no or too many columns, a count below 1, or NaN or Inf (names column and channel).
+  """
+  image = np.asarray(image)
+  _check_image(image, "image")
+  if not columns or count < 1:
+    raise ValueError(f"{len(columns)} columns, count {count}: expected at least one of each")
+  scale = HIGH / max(image.shape[:2])
+  image = pictures.resized(image, (max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0]))))
+  # To the right of the image, as wide as they may be if they share the sheet evenly.
+  left = GAP + image.shape[1] + 2 * GAP
+  widest = (WIDEST + GAP - left) // len(columns) - 2 * GAP
+  if widest < NARROWEST_BLOCK:
+    raise ValueError(f"{len(columns)} columns do not fit in {WIDEST} pixels")
+  blocks = []
+  for name, features in columns.items():
+    features = np.asarray(features, float)
+    chosen = _strongest(features, count, f"column {name!r}")
+    share = f": {len(chosen)} of {features.shape[2]} channels"
+    blocks.append(_Block(pictures.shorten(name, int(NARROWEST_BLOCK / LETTER) - len(share)) + share,
+                         _tiles(chosen, widest), [f"{value:.3g}" for value in (chosen.min(), chosen.max())]))
+  top = 38 + LINE + 24
+  lefts = left + np.cumsum([0] + [max(NARROWEST_BLOCK, block.tiles.shape[1]) + 2 * GAP for block in blocks])
+  height = top + max(len(image), *(len(block.tiles) for block in blocks)) + GAP
+  sheet, axes = _page(_width(lefts[-1] - GAP, title), height, title)
+  sheet[top:top + len(image), GAP:GAP + image.shape[1]] = image
+  for x, block in zip(lefts, blocks):
+    axes.text(x, 38 + 12, block.head, color=INK, va="baseline", **TEXT)
+    _draw_scale(sheet, axes, x, 38 + LINE, block.scale, COLOURS[::2])
+    sheet[top:top + len(block.tiles), x:x + block.tiles.shape[1]] = block.tiles
+  _save(sheet, axes, path)
+
+
 def _check_image(image: np.ndarray, what: str) -> None:
   if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
     raise ValueError(f"{what}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
@@ -259,19 +383,86 @@ def _as_many(maps: Sequence, images: Sequence, name: str) -> Sequence:
   return maps
 
 
+def _check_classes(classes: np.ndarray, count: int, what: str) -> None:
+  if classes.ndim != 2 or classes.dtype.kind not in "iu" or not classes.size:
+    raise ValueError(f"{what}: expected integers [h, w] or floats [h, w, {count}], got {classes.dtype} "
+                     f"{list(classes.shape)}")
+  wrong = classes[((classes < 0) | (classes >= count)) & (classes != regions.UNKNOWN)]
+  if wrong.size:
+    raise ValueError(f"{what}: class {wrong[0]}, expected 0..{count - 1} or {regions.UNKNOWN}")
+
+
+def _classes(values: np.ndarray, count: int, what: str) -> np.ndarray:
+  """Integers [h, w] of one map of `region_sheet`, of either kind."""
+  if values.ndim == 3 and values.dtype.kind not in "biu" and values.shape[2] == count and values.size:
+    if not np.isfinite(values).all():
+      raise ValueError(f"{what}: the map holds NaN or Inf")
+    return values.argmax(axis=2)
+  _check_classes(values, count, what)
+  return values
+
+
+def _strongest(features: np.ndarray, count: int, what: str) -> np.ndarray:
+  """[h, w, C] -> [at most count, h, w], highest mean first."""
+  if features.ndim != 3 or not features.size:
+    raise ValueError(f"{what}: expected features [h, w, C], got {list(features.shape)}")
+  bad = ~np.isfinite(features).all(axis=(0, 1))
+  if bad.any():
+    raise ValueError(f"{what}, channel {bad.argmax()}: the map holds NaN or Inf")
+  order = np.argsort(-features.mean(axis=(0, 1)), kind="stable")[:count]
+  return np.moveaxis(features[..., order], -1, 0)
+
+
 def _normalised(heat: np.ndarray, span: tuple[float, float] | None) -> np.ndarray:
-  """[h, w] in 0..1; see `blend`."""
+  """`heat` in 0..1; see `blend`."""
   low, high = (heat.min(), heat.max()) if span is None else span
   if high - low <= 1e-6 * max(abs(low), abs(high)):  # float32 rounding must not look like a pattern
     return np.zeros_like(heat)
   return np.clip((heat - low) / (high - low), 0, 1)
 
 
+def _shrunk(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """The mean along each axis that is longer than `size` (H, W)."""
+  height, width = size
+  return cv2.resize(heat, (min(width, heat.shape[1]), min(height, heat.shape[0])), interpolation=cv2.INTER_AREA)
+
+
 def _resized(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """[h, w] -> [H, W]: the mean where it shrinks, then bilinear where it grows."""
-  height, width = size
-  small = cv2.resize(heat, (min(width, heat.shape[1]), min(height, heat.shape[0])), interpolation=cv2.INTER_AREA)
-  return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+  return cv2.resize(_shrunk(heat, size), size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _nearest(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """[h, w] -> [H, W]: the cell that the centre of a pixel lies in."""
+  rows, columns = ((2 * np.arange(pixels) + 1) * of_cells // (2 * pixels) for pixels, of_cells in zip(size, cells.shape))
+  return cells[np.ix_(rows, columns)]
+
+
+def _borders(classes: np.ndarray) -> np.ndarray:
+  """bool [H, W]: pixels above, below or beside another class."""
+  down, right = classes[1:] != classes[:-1], classes[:, 1:] != classes[:, :-1]
+  border = np.zeros(classes.shape, bool)
+  border[1:] |= down
+  border[:-1] |= down
+  border[:, 1:] |= right
+  border[:, :-1] |= right
+  return border
+
+
+def _tiles(maps: np.ndarray, widest: int) -> np.ndarray:
+  """uint8 [H, W, 3], W at most `widest`: maps [n, h, w] in rows of TILES_PER_ROW, in colours of one scale."""
+  n, h, w = maps.shape
+  scale = min(TILE / max(h, w), ((widest + TILE_GAP) // TILES_PER_ROW - TILE_GAP) / w)
+  if scale > 1:
+    scale = int(scale)  # cells of equal size
+  size = max(1, int(scale * h)), max(1, int(scale * w))
+  down, right = size[0] + TILE_GAP, size[1] + TILE_GAP
+  rows, columns = -(-n // TILES_PER_ROW), min(n, TILES_PER_ROW)
+  sheet = np.full((rows * down - TILE_GAP, columns * right - TILE_GAP, 3), 255, np.uint8)
+  for i, heat in enumerate(_normalised(maps, None)):
+    y, x = down * (i // TILES_PER_ROW), right * (i % TILES_PER_ROW)
+    sheet[y:y + size[0], x:x + size[1]] = COLOURS[np.rint(255 * _nearest(_shrunk(heat, size), size)).astype(int)]
+  return sheet
 
 
 def _sizes(images: Sequence[np.ndarray], columns: int) -> list[tuple[int, int]]:
@@ -287,15 +478,29 @@ def _sizes(images: Sequence[np.ndarray], columns: int) -> list[tuple[int, int]]:
   return sizes
 
 
-def _head(name: str, most: int) -> str:
-  """A column's name on one or two lines of at most `most` letters."""
-  first, *rest = textwrap.wrap(name, most) or [""]
-  return "\n".join([first, pictures.shorten(" ".join(rest), most)] if rest else [first])
+def _width(content: int, title: str) -> int:
+  """Of a sheet: however narrow the content is, legend and title must fit."""
+  return min(WIDEST, max(content, 560, 12 * len(title) + 2 * GAP))
+
+
+def _page(width: int, height: int, title: str) -> tuple:
+  """A white sheet uint8 [height, width, 3], and axes in its pixels, with the title, for what is drawn over it."""
+  figure = pictures.new_figure(width / 100, height / 100, dpi=100)
+  axes = figure.add_axes((0, 0, 1, 1))
+  axes.set(xlim=(0, width), ylim=(height, 0))
+  axes.axis("off")
+  axes.text(GAP, 10, title, fontsize=13, fontweight="bold", fontfamily=FONT, va="top", color=INK)
+  return np.full((height, width, 3), 255, np.uint8), axes
+
+
+def _save(sheet: np.ndarray, axes, path) -> None:
+  axes.figure.figimage(sheet, origin="upper", zorder=-1)  # pixel by pixel, below text and outlines
+  pictures.save(axes.figure, path)
 
 
 def _draw_sheet(
-    rows: Sequence[Sequence[_Panel]], heads: Sequence[str], path, title: str, *, scale: tuple[str, str],
-    marks: Sequence[tuple[str, str, str]] = (), outlined: bool = False) -> None:
+    rows: Sequence[Sequence[_Panel]], heads: Sequence[str], path, title: str, *, scale: tuple[str, str] | None = None,
+    swatches: Sequence[tuple[int, str]] = (), marks: Sequence[tuple[str, str, str]] = (), outlined: bool = False) -> None:
   """Rows of panels of one size each, pixel by pixel, with text above.
 
   Args:
@@ -303,7 +508,8 @@ def _draw_sheet(
     heads: names of the columns, or none.
     path: the PNG file.
     title: of the sheet.
-    scale: what the ends of the colour bar mean.
+    scale: what the ends of the colour bar mean; None where no panel has heat.
+    swatches: (class, name) of the legend of regions.
     marks: (mark, colour, name) of the legend.
     outlined: explain the outline in the legend.
   """
@@ -311,23 +517,24 @@ def _draw_sheet(
   wide = max(NARROWEST, *(width for width, _ in sizes))
   lefts = GAP + (wide + GAP) * np.arange(len(rows[0]))
   letters = int(wide / LETTER)
-  heads = [_head(name, letters) for name in heads]
+  heads = [pictures.wrapped(name, letters) for name in heads]
   above = LINE * max(len(panel.caption) for row in rows for panel in row)
+  width = _width(lefts[-1] + wide + GAP, title)
   key = 38 + 24 * bool(marks)
-  top = key + 26 + LINE * max((name.count("\n") + 1 for name in heads), default=0)
+  legend = _legend(swatches, width)
+  top = (key + 26 * bool(scale) + max((y + KEY_LINE + 4 for _, y, _, _ in legend), default=0)
+         + LINE * max((name.count("\n") + 1 for name in heads), default=0))
   tops = top + np.cumsum([0] + [above + height + GAP for _, height in sizes])
-  # However few the columns are, the legend and the title must fit.
-  width = min(WIDEST, max(lefts[-1] + wide + GAP, 560, 12 * len(title) + 2 * GAP))
-  sheet = np.full((tops[-1], width, 3), 255, np.uint8)
-  height = len(sheet)
 
-  figure = pictures.new_figure(width / 100, height / 100, dpi=100)
-  axes = figure.add_axes((0, 0, 1, 1))
-  axes.set(xlim=(0, width), ylim=(height, 0))
-  axes.axis("off")
-  axes.text(GAP, 10, title, fontsize=13, fontweight="bold", fontfamily=FONT, va="top", color=INK)
+  sheet, axes = _page(width, tops[-1], title)
   pictures.mark_legend(axes, GAP, 38, marks)
-  _draw_key(sheet, axes, key, scale, outlined)
+  if scale:
+    x = _draw_scale(sheet, axes, GAP, key, scale, blend(np.full((1, 128, 3), 150, np.uint8), np.arange(128)[None])[0])
+    if outlined:
+      _draw_outline_key(axes, x + 28, key)
+  for x, y, region, name in legend:
+    sheet[key + y:key + y + 12, x:x + SWATCH] = _swatch(region)
+    axes.text(x + SWATCH + 6, key + y + 11, name, color=INK, **TEXT)
   for x, name in zip(lefts, heads):
     axes.text(x, top - 7, name, color=INK, va="baseline", linespacing=1.1, **TEXT)
   for row, size, y in zip(rows, sizes, tops + above):
@@ -339,8 +546,7 @@ def _draw_sheet(
       sheet[y:y + size[1], x:x + size[0]] = _drawn(panel, size)
       if panel.outlined:
         _outline(axes, x, y, _resized(panel.heat, size[::-1]))
-  figure.figimage(sheet, origin="upper", zorder=-1)  # below text and outlines
-  pictures.save(figure, path)
+  _save(sheet, axes, path)
 
 
 def _drawn(panel: _Panel, size: tuple[int, int]) -> np.ndarray:
@@ -348,11 +554,11 @@ def _drawn(panel: _Panel, size: tuple[int, int]) -> np.ndarray:
   if panel.image is None:
     return np.full((size[1], size[0], 3), 240, np.uint8)
   image = pictures.resized(panel.image, size)
-  if panel.heat is None:
+  if panel.heat is None and panel.classes is None:
     return image
   # In grey, so that every colour is that of the map and not of a dress.
   grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-  return blend(grey, panel.heat, panel.span)
+  return blend(grey, panel.heat, panel.span) if panel.classes is None else paint(grey, panel.classes)
 
 
 def _outline(axes, x: int, y: int, mask: np.ndarray) -> None:
@@ -364,14 +570,31 @@ def _outline(axes, x: int, y: int, mask: np.ndarray) -> None:
     lines.set_path_effects(OUTLINE_EDGE)
 
 
-def _draw_key(sheet: np.ndarray, axes, y: int, scale: tuple[str, str], outlined: bool) -> None:
-  """The colour bar between the meanings of its ends, and a sample of the outline."""
-  text = axes.text(GAP, y + 12, scale[0], color=INK, **TEXT)
+def _draw_scale(sheet: np.ndarray, axes, x: int, y: int, scale: Sequence[str], colours: np.ndarray) -> int:
+  """The colour bar, uint8 [128, 3], between the meanings of its ends; returns where it ends."""
+  text = axes.text(x, y + 12, scale[0], color=INK, **TEXT)
   x = int(text.get_window_extent().x1) + 8
-  bar = np.tile(np.arange(128.0), (12, 1))
-  sheet[y + 1:y + 13, x:x + 128] = blend(np.full((*bar.shape, 3), 150, np.uint8), bar)
-  text = axes.text(x + 136, y + 12, scale[1], color=INK, **TEXT)
-  if outlined:
-    x = int(text.get_window_extent().x1) + 28
-    axes.plot([x, x + 24], [y + 7, y + 7], color=OUTLINE, linewidth=OUTLINE_WIDTH, path_effects=OUTLINE_EDGE)
-    axes.text(x + 32, y + 12, "0.5", color=INK, **TEXT)
+  sheet[y + 1:y + 13, x:x + len(colours)] = colours
+  text = axes.text(x + len(colours) + 8, y + 12, scale[1], color=INK, **TEXT)
+  return int(text.get_window_extent().x1)
+
+
+def _draw_outline_key(axes, x: int, y: int) -> None:
+  axes.plot([x, x + 24], [y + 7, y + 7], color=OUTLINE, linewidth=OUTLINE_WIDTH, path_effects=OUTLINE_EDGE)
+  axes.text(x + 32, y + 12, "0.5", color=INK, **TEXT)
+
+
+def _legend(swatches: Sequence[tuple[int, str]], width: int) -> list[tuple[int, int, int, str]]:
+  """(x, y, class, name) in equal columns, as many as a sheet of this width holds; y counts from the legend's top."""
+  if not swatches:
+    return []
+  swatches = [(region, pictures.shorten(name, 24)) for region, name in swatches]
+  wide = SWATCH + 6 + int(LETTER * max(len(name) for _, name in swatches)) + 2 * GAP
+  columns = (width - GAP) // wide
+  return [(GAP + i % columns * wide, 1 + i // columns * KEY_LINE, *swatch) for i, swatch in enumerate(swatches)]
+
+
+def _swatch(region: int) -> np.ndarray:
+  """uint8 [12, SWATCH, 3]: a region on grey, with its border."""
+  classes = np.pad(np.full((12, SWATCH), region, np.uint8), 1, constant_values=regions.UNKNOWN)
+  return paint(np.full((*classes.shape, 3), 150, np.uint8), classes)[1:-1, 1:-1]

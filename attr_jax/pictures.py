@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, bars, contact sheets, ROC, confusion. PNG files.
+"""Pictures of a run: curves, bars, contact sheets, ROC, confusion, tables of weights. PNG files.
 
 They are drawn on a figure of their own with the Agg canvas; pyplot, its backend
 and the settings of a notebook are not touched. Shares are printed in %.
@@ -7,8 +7,10 @@ and the settings of a notebook are not touched. Shares are printed in %.
 from collections.abc import Sequence
 import os
 import pathlib
+import textwrap
 
 import cv2
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,11 +20,12 @@ from attr_jax import metrics
 
 # Okabe and Ito's palette, distinct for colour-blind readers as well.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
-SKY, PURPLE, INK, PALE = "#56B4E9", "#CC79A7", "#222222", "#DDDDDD"
+SKY, PURPLE, YELLOW, INK, PALE = "#56B4E9", "#CC79A7", "#F0E442", "#222222", "#DDDDDD"
 LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 # What stands first among the validation metrics; at most as many as LINES.
 HEADLINE_METRICS = ("mAP", "mA", "F1", "F1-C", "F1-O", "sample_F2", "ROC-AUC")
 MOST_BARS = 80
+TABLE_COLOURS = matplotlib.colormaps["Blues"]  # light where most weights lie; INK is readable up to two thirds
 FONT = "DejaVu Sans"  # ships with matplotlib and has the ticks and crosses
 
 
@@ -52,6 +55,12 @@ def _plain(axes, grid: str) -> None:
 def shorten(name: str, most: int) -> str:
   """Cuts the middle, because long names often differ at the end."""
   return name if len(name) <= most else name[:most - 9] + "…" + name[-8:]
+
+
+def wrapped(name: str, most: int) -> str:
+  """The name on one or two lines of at most `most` letters."""
+  first, *rest = textwrap.wrap(name, most) or [""]
+  return "\n".join([first, shorten(" ".join(rest), most)] if rest else [first])
 
 
 def _series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -254,6 +263,68 @@ def confusion_bars(
               borderaxespad=0.3)
   _plain(axes, "x")
   figure.tight_layout()
+  save(figure, path)
+
+
+def _check_weights(weights: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
+  if weights.shape != (len(rows), len(columns)) or not weights.size:
+    raise ValueError(f"{len(rows)} rows and {len(columns)} columns, but weights {weights.shape}")
+  for i, j in np.argwhere(~(np.isfinite(weights) & (weights >= 0))):
+    raise ValueError(f"row {rows[i]!r}, column {columns[j]!r}: weight {weights[i, j]:g}, expected 0..1")
+  for i in np.flatnonzero(np.abs(weights.sum(axis=1) - 1) > 0.01):  # what bfloat16 rounds stays below
+    raise ValueError(f"row {rows[i]!r}: the weights sum to {weights[i].sum():g}, expected 1")
+
+
+def weight_table(
+    weights, rows: Sequence[str], columns: Sequence[str], path, title: str = "Region weights per attribute") -> None:
+  """How much each region counts for each attribute, in %: one row per attribute, one column per region.
+
+  Rows with the same strongest region stand together, in the order of the columns, the highest weight first.
+  After Kalayeh et al., "Improving Facial Attribute Prediction using Semantic Segmentation", CVPR 2017.
+
+  Args:
+    weights: [L, R] in [0, 1], rows sum to one.
+    rows: L names of attributes. Of more than 80 the first 80 are drawn.
+    columns: R names of regions.
+    path: the PNG file.
+    title: of the figure.
+
+  Raises:
+    ValueError: shapes that do not belong together, a weight that is negative, NaN or Inf (names row and column), or
+      a row that does not sum to one (names it).
+  """
+  weights = np.asarray(weights, float)
+  _check_weights(weights, rows, columns)
+  if len(rows) > MOST_BARS:
+    title += f"\nthe first {MOST_BARS} of {len(rows)} labels"
+    weights = weights[:MOST_BARS]
+  strongest = weights.argmax(axis=1)
+  order = np.lexsort((-weights.max(axis=1), strongest))
+  weights, strongest = weights[order], strongest[order]
+  names, heads = [shorten(rows[i], 36) for i in order], [wrapped(name, 11) for name in columns]
+
+  # All in inches, so that cells have one size however many there are.
+  table = 0.85 * len(heads), 0.27 * len(names)
+  bar = np.clip(table[1], 1.6, 4)
+  above = 0.25 + 0.25 * (title.count("\n") + 1) + 0.17 * max(name.count("\n") + 1 for name in heads)
+  left = 0.2 + 0.085 * max(map(len, names))
+  width = max(left + table[0] + 1.1, 0.12 * max(map(len, title.splitlines())))
+  height = above + max(table[1], bar) + 0.2
+  figure = new_figure(width, height)
+  below_heads = lambda x, wide, high: figure.add_axes(
+      (x / width, 1 - (above + high) / height, wide / width, high / height))
+  axes = below_heads(left, *table)
+  image = axes.imshow(100 * weights, cmap=TABLE_COLOURS, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+  for (y, x), weight in np.ndenumerate(weights):
+    axes.text(x, y, f"{100 * weight:.0f}", ha="center", va="center_baseline", fontsize=9,
+              color="white" if weight > 0.66 else INK)
+  axes.hlines(np.flatnonzero(np.diff(strongest)) + 0.5, -0.5, len(heads) - 0.5, color=INK, linewidth=1)
+  axes.set_yticks(range(len(names)), names, fontsize=9)
+  axes.set_xticks(range(len(heads)), heads, fontsize=9)
+  axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+  axes.spines[:].set_visible(False)
+  figure.colorbar(image, cax=below_heads(left + table[0] + 0.25, 0.15, bar), ticks=range(0, 101, 20), format="%d %%")
+  figure.suptitle(title, y=1 - 0.12 / height, fontsize=13, fontweight="bold")
   save(figure, path)
 
 

@@ -34,6 +34,25 @@ def photos(*shapes):
   return [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
 
 
+def grey(image):
+  return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def written(text):
+  """The pixels of a text of a sheet, without margins."""
+  figure = pictures.new_figure(3, 0.4, dpi=100)
+  figure.text(10 / 300, 10 / 40, text, color=pictures.INK, **overlays.TEXT)
+  figure.canvas.draw()
+  image = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+  rows, columns = (np.flatnonzero((image < 255).any(axis=(axis, 2))) for axis in (1, 0))
+  return image[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+
+
+def reads(sheet, text):
+  """Whether the text stands somewhere in the sheet."""
+  return cv2.matchTemplate(sheet, written(text), cv2.TM_SQDIFF_NORMED).min() < 1e-3
+
+
 def attention(n=3, labels=5):
   rng = np.random.default_rng(0)
   return dict(
@@ -306,3 +325,199 @@ def test_views_share_the_scale_of_their_row(tmp_path):
     overlays.view_sheet([image], {"a": [(image, low * np.nan)]}, ["Hat"], tmp_path / "bad.png")
   with pytest.raises(ValueError, match="1 maps|2 maps"):
     overlays.view_sheet([image, image], {"a": [(image, low)]}, ["Hat", "Hat"], tmp_path / "bad.png")
+
+
+REGIONS = ["background", "hair", "face skin", "eyes", "eyebrows", "mouth", "nose"]
+
+
+@pytest.mark.parametrize("cells,size", [((14, 7), (64, 31)), ((5, 9), (5, 9)), ((40, 30), (17, 50)), ((1, 1), (3, 2))])
+def test_paint_is_that_of_a_slow_loop(cells, size):
+  rng = np.random.default_rng(0)
+  image, classes = photos(size)[0], rng.choice([0, 1, 2, 6, 255], cells).astype(np.uint8)
+  # The cell in which the centre of a pixel lies; exact, because a centre between two cells must not depend on rounding.
+  region = lambda y, x: classes[(2 * y + 1) * cells[0] // (2 * size[0]), (2 * x + 1) * cells[1] // (2 * size[1])]
+  result = overlays.paint(image, classes)
+  assert result.dtype == np.uint8 and result.shape == image.shape
+  for y, x in np.ndindex(size):
+    own = region(y, x)
+    beside = [region(v, u) for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+              if 0 <= v < size[0] and 0 <= u < size[1]]
+    if own == 255:
+      np.testing.assert_array_equal(result[y, x], image[y, x])
+    elif any(other != own for other in beside):
+      np.testing.assert_array_equal(result[y, x], overlays.REGION_COLOURS[own])
+    else:
+      tint = 0.6 * overlays.REGION_COLOURS[own] + 0.4 * image[y, x]
+      assert np.abs(result[y, x] - tint).max() <= 0.5001
+
+
+@pytest.mark.parametrize("image,classes,match", [
+    (np.zeros((4, 4, 3)), np.zeros((2, 2), int), "image: expected"),
+    (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2)), "classes: expected"),
+    (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 0), int), "classes: expected"),
+    (np.zeros((4, 4, 3), np.uint8), np.full((2, 2), 7), "classes: class 7"),
+])
+def test_paint_refuses(image, classes, match):
+  with pytest.raises(ValueError, match=match):
+    overlays.paint(image, classes)
+
+
+def test_colours_of_regions_differ():
+  colours = overlays.REGION_COLOURS.astype(int)
+  apart = np.abs(colours[:, None] - colours).sum(axis=2) + 999 * np.eye(len(colours), dtype=int)
+  assert len(colours) == len(REGIONS) and apart.min() > 60
+  assert (colours.max(axis=1) - colours.min(axis=1)).min() > 60  # none is mistaken for unknown
+
+
+def test_region_sheet_paints_masks_and_the_highest_probability(tmp_path):
+  images, rng = photos((256, 128), (256, 90)), np.random.default_rng(0)
+  true = [rng.choice([0, 3, 6, 255], (28, 23)).astype(np.uint8), rng.integers(0, 7, (256, 90))]
+  probability = rng.dirichlet(np.ones(7), (2, 14, 12)).astype(np.float32)
+  overlays.region_sheet(images, {"predicted": probability, "true": true}, REGIONS, tmp_path / "p.png")
+  sheet = read(tmp_path / "p.png")
+  for n, image in enumerate(images):
+    panels = [image, overlays.paint(grey(image), probability[n].argmax(axis=2)), overlays.paint(grey(image), true[n])]
+    (top, left), = places(sheet, image)
+    assert [places(sheet, panel) for panel in panels] == [[(top, left + i * (128 + overlays.GAP))] for i in range(3)]
+
+
+def test_a_region_has_its_colour_and_the_unknown_stays_grey(tmp_path):
+  image = np.full((256, 128, 3), (200, 40, 90), np.uint8)
+  classes = np.full((8, 4), 255, np.uint8)
+  classes[2:4], classes[4:6, :2], classes[4:6, 2:] = 0, 4, 6
+  # The same classes as probabilities; the unknown cells tie, and show the first region.
+  overlays.region_sheet([image], {"classes": [classes], "values": [np.eye(256)[classes][..., :7]]}, REGIONS,
+                        tmp_path / "p.png")
+  sheet = read(tmp_path / "p.png")
+  (top, left), = places(sheet, image)
+  panels = [sheet[top:top + 256, left + i * 140:left + i * 140 + 128] for i in range(3)]
+  level = grey(image)[0, 0]
+  assert (panels[1][:64] == level).all() and (panels[1][192:] == level).all()
+  for region, rows, columns in ((0, (64, 128), (0, 128)), (4, (128, 192), (0, 64)), (6, (128, 192), (64, 128))):
+    inside = np.s_[rows[0] + 1:rows[1] - 1, columns[0] + 1:columns[1] - 1]
+    tint = 0.6 * overlays.REGION_COLOURS[region] + 0.4 * level
+    assert np.abs(panels[1][inside] - tint).max() <= 0.5001
+    assert (panels[1][[rows[0], rows[1] - 1], columns[0]:columns[1]] == overlays.REGION_COLOURS[region]).all()
+  np.testing.assert_array_equal(panels[2][130:190], panels[1][130:190])
+  tint = 0.6 * overlays.REGION_COLOURS[0] + 0.4 * level
+  assert np.abs(panels[2][:126] - tint).max() <= 0.5001
+
+
+@pytest.mark.parametrize("width", [64, 700], ids=["two lines", "one line"])
+def test_legend_of_regions(width, tmp_path):
+  known, unknown = np.zeros((1, 4, 4), np.uint8), np.full((1, 4, 4), 255, np.uint8)
+  for columns in ({"a": known}, {"a": known, "b": unknown}):
+    overlays.region_sheet(photos((200, width)), columns, REGIONS, tmp_path / "p.png")
+    sheet = read(tmp_path / "p.png")[:110]
+    for i, name in enumerate([*REGIONS, "unknown"][:7 + len(columns) - 1]):
+      # A swatch with the colour as its rim and the tint inside, and the name right beside it.
+      swatch = np.full((12, 18, 3), 150)
+      if name != "unknown":
+        swatch[:] = overlays.REGION_COLOURS[i]
+        swatch[1:-1, 1:-1] = np.rint(0.6 * overlays.REGION_COLOURS[i] + 0.4 * 150)
+      (y, x), = places(sheet, swatch)
+      assert reads(sheet[y - 4:y + 18, x + 20:x + 122], name)
+      assert (sheet[y - 1:y + 13, x - 3:x] == 255).all()  # the name before it ends before
+    assert reads(sheet, "unknown") == (len(columns) == 2)
+
+
+@pytest.mark.parametrize("column,match", [
+    ([np.zeros((4, 4), np.uint8), np.full((4, 4), 7, np.uint8)], "row 1, column 'true': class 7, expected 0..6 or 255"),
+    ([np.zeros((4, 4), int), np.full((4, 4), -1)], "row 1, column 'true': class -1"),
+    ([np.zeros((4, 4), int), np.zeros((4, 4))], r"row 1, column 'true': expected integers \[h, w\] or floats \[h, w, 7\]"),
+    ([np.zeros((4, 4), int), np.zeros((4, 4, 6))], r"row 1, column 'true': .* got float64 \[4, 4, 6\]"),
+    ([np.zeros((4, 4), int), np.zeros((4, 4, 7), np.uint8)], "row 1, column 'true': expected"),
+    ([np.zeros((4, 4), int), np.zeros((0, 4), int)], "row 1, column 'true': expected"),
+    ([np.zeros((4, 4, 7)), np.full((4, 4, 7), np.nan)], "row 1, column 'true': the map holds NaN or Inf"),
+    ([np.full((4, 4, 7), np.inf), np.zeros((4, 4, 7))], "row 0, column 'true': the map holds NaN or Inf"),
+    ([np.zeros((4, 4), int)], "'true': 1 maps for 2 images"),
+])
+def test_region_sheet_refuses(column, match, tmp_path):
+  with pytest.raises(ValueError, match=match):
+    overlays.region_sheet(photos((8, 4), (8, 4)), {"true": column}, REGIONS, tmp_path / "p.png")
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [0, 8])
+def test_region_sheet_has_seven_colours(count, tmp_path):
+  with pytest.raises(ValueError, match=f"{count} names of regions, expected 1 to 7"):
+    overlays.region_sheet(photos((8, 4)), {}, ["a"] * count, tmp_path / "p.png")
+
+
+def features_of_strength(strength, h=3, w=2):
+  """[h, w, C] float32 with the given means, of different patterns."""
+  noise = np.random.default_rng(0).random((h, w, len(strength)))
+  return (noise - noise.mean(axis=(0, 1)) + strength).astype(np.float32)
+
+
+def tile(features, channel, span, scale):
+  heat = (features[..., channel].astype(float) - span[0]) / (span[1] - span[0])
+  return np.kron(overlays.COLOURS[np.rint(255 * heat).astype(int)], np.ones((scale, scale, 1), np.uint8))
+
+
+def test_channel_sheet_shows_the_strongest_in_order(tmp_path):
+  image, = photos((256, 128))
+  strength = np.random.default_rng(1).permutation(30) / 10
+  features = features_of_strength(strength)
+  columns = {"SSP": features, "global pooling": features[::-1, ::-1, ::-1] / 100}
+  overlays.channel_sheet(image, columns, tmp_path / "new" / "p.png", count=13)
+  sheet = read(tmp_path / "new" / "p.png")
+  (top, left), = places(sheet, image)
+  assert left == overlays.GAP
+  corners = []
+  for one, order in zip(columns.values(), (np.argsort(-strength), np.argsort(-strength[::-1]))):
+    shown = one[..., order[:13]]
+    # 3 x 2 cells of 21 pixels each fill a tile of 64.
+    found = [places(sheet, tile(one, channel, (shown.min(), shown.max()), 21)) for channel in order[:13]]
+    assert [len(copies) for copies in found] == [1] * 13
+    y, x = found[0][0]
+    # Ten in a row, in order.
+    assert [copies[0] for copies in found] == [(y + i // 10 * (63 + 4), x + i % 10 * (42 + 4)) for i in range(13)]
+    assert y == top
+    corners.append(x)
+    assert (sheet[y + 67:y + 67 + 63, x + 3 * 46:x + 10 * 46 - 4] == 255).all()  # no fourteenth
+    head = sheet[:top, x - 2:x + 300]
+    assert reads(head, f"{shown.min():.3g}") and reads(head, f"{shown.max():.3g}")
+  assert left + 128 < corners[0] and corners[0] + 10 * 46 < corners[1]
+  assert reads(sheet[:top, corners[0] - 2:corners[1]], "SSP: 13 of 30 channels")
+  assert reads(sheet[:top, corners[1] - 2:], "global pooling: 13 of 30 channels")
+
+
+def test_channels_of_finer_maps_are_averaged_and_few_channels_all_shown(tmp_path):
+  board = np.zeros((256, 256, 3))
+  board[::2, ::2] = 1, 2, 3
+  overlays.channel_sheet(photos((30, 90))[0], {"fine": board, "flat": np.full((1, 1, 1), -2.0)}, tmp_path / "p.png")
+  sheet = read(tmp_path / "p.png")
+  even = lambda size, heat: np.full((size, size, 3), overlays.COLOURS[round(255 * heat)], np.uint8)
+  for value in (1, 2, 3):  # a quarter of the cells has it; colours go from 0 to 3
+    assert places(sheet, even(52, value / 4 / 3))
+  assert places(sheet, even(64, 0))
+  assert reads(sheet, "fine: 3 of 3 channels") and reads(sheet, "flat: 1 of 1 channels") and reads(sheet, "-2")
+
+
+@pytest.mark.parametrize("shape", [(218, 178), (3, 900), (900, 3), (1, 1)])
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_channel_sheets_of_any_images(shape, columns, tmp_path):
+  rng = np.random.default_rng(0)
+  maps = [rng.normal(size=size) for size in ((14, 12, 60), (1, 300, 4), (109, 89, 11), (7, 7, 1), (2, 3, 200))]
+  overlays.channel_sheet(photos(shape)[0], {f"a rather long name of run {i}": maps[i] for i in range(columns)},
+                         tmp_path / "p.png")
+  read(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("columns,options,match", [
+    ({"SSP": np.zeros((4, 4, 3)), "GAP": np.zeros((4, 4))}, {}, r"column 'GAP': expected features \[h, w, C\], got \[4, 4\]"),
+    ({"SSP": np.zeros((4, 4, 0))}, {}, "column 'SSP': expected features"),
+    ({"SSP": np.zeros((1, 4, 4, 3))}, {}, "column 'SSP': expected features"),
+    ({"SSP": np.where(np.arange(3) == 1, np.nan, np.zeros((4, 4, 3)))}, {"count": 1}, "column 'SSP', channel 1: the map holds NaN"),
+    ({"SSP": np.where(np.arange(3) == 2, -np.inf, np.zeros((4, 4, 3)))}, {"count": 1}, "column 'SSP', channel 2: the map holds NaN"),
+    ({"SSP": np.zeros((4, 4, 3))}, {"count": 0}, "count 0"),
+    ({}, {}, "0 columns"),
+    ({str(i): np.zeros((4, 4, 3)) for i in range(7)}, {}, "7 columns do not fit in 1800 pixels"),
+])
+def test_channel_sheet_refuses(columns, options, match, tmp_path):
+  with pytest.raises(ValueError, match=match):
+    overlays.channel_sheet(photos((8, 4))[0], columns, tmp_path / "p.png", **options)
+  with pytest.raises(ValueError, match="image: expected"):
+    overlays.channel_sheet(photos((8, 4))[0] / 255, columns, tmp_path / "p.png", **options)
+  assert not list(tmp_path.iterdir())

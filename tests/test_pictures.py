@@ -1,5 +1,7 @@
 """Pictures are written, are PNGs, show something, and put a bar where it belongs."""
 
+import itertools
+
 import cv2
 import matplotlib
 import numpy as np
@@ -139,11 +141,115 @@ def test_notes_of_an_image():
   assert [name for _, _, name, _ in none] == ["none predicted, none true"]
 
 
+def shares(rows, columns, seed=0):
+  return np.random.default_rng(seed).dirichlet(np.full(columns, 0.4), rows)
+
+
+def drawn(monkeypatch, *args, **kwargs):
+  """The figure of a table, instead of a file."""
+  figures = []
+  with monkeypatch.context() as patch:
+    patch.setattr(pictures, "save", lambda figure, path: figures.append(figure))
+    pictures.weight_table(*args, **kwargs, path=None)
+  figures[0].canvas.draw()
+  return figures[0]
+
+
+def test_table_shows_its_weights_sorted_by_the_strongest_region(tmp_path, monkeypatch):
+  weights = np.array([[0.1, 0.9, 0], [0.7, 0.1, 0.2], [0.25, 0.6, 0.15], [0.04, 0.96, 0], [0.8, 0, 0.2]])
+  rows, columns = ["Bangs", "Goatee", "Wavy", "Bald", "Smiling"], ["mouth", "hair", "nose"]
+  pictures.weight_table(weights, rows, columns, tmp_path / "new" / "p.png")
+  image = read(tmp_path / "new" / "p.png").astype(int)
+  order = [4, 1, 3, 0, 2]  # 80 and 70 for the mouth; 96, 90, 60 for the hair
+  # The middle of each cell whose colour no other has. The colour bar has every colour too, but few pixels of each.
+  middle = {}
+  for y, row in enumerate(order):
+    for x in range(3):
+      colour = np.rint(255 * np.array(pictures.TABLE_COLOURS(weights[row, x])[:3]))
+      at = np.argwhere((np.abs(image - colour) <= 1).all(axis=2))
+      if (weights == weights[row, x]).sum() == 1:
+        assert len(at) > 1000
+        middle[y, x] = np.median(at, axis=0)
+  assert len(middle) == 8
+  for cell, other in itertools.combinations(middle, 2):
+    step = np.subtract(other, cell) * (0.27, 0.85) * 110
+    np.testing.assert_allclose(middle[other] - middle[cell], step, atol=3)
+  axes, bar = drawn(monkeypatch, weights, rows, columns).axes
+  assert [tick.get_text() for tick in axes.get_yticklabels()] == [rows[i] for i in order]
+  assert [tick.get_text() for tick in axes.get_xticklabels()] == columns
+  assert [tick.get_text() for tick in bar.get_yticklabels()] == ["0 %", "20 %", "40 %", "60 %", "80 %", "100 %"]
+  cells = {tuple(np.rint(text.get_position()[::-1]).astype(int)): text.get_text() for text in axes.texts}
+  assert cells == {(y, x): f"{100 * weights[row, x]:.0f}" for y, row in enumerate(order) for x in range(3)}
+
+
+def contrast(one, other):
+  """After WCAG 2, of colours [..., 3] in 0..1: 1 for the same, 21 for black on white."""
+  linear = lambda c: np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+  light, dark = np.sort([linear(np.asarray(c)) @ [0.2126, 0.7152, 0.0722] for c in (one, other)])[::-1]
+  return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_weight_of_a_table_is_readable(monkeypatch):
+  weight = np.linspace(0, 1, 79)
+  figure = drawn(monkeypatch, np.stack([weight, 1 - weight], axis=1), [str(i) for i in range(79)], ["a", "b"])
+  axes, image = figure.axes[0], np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+  for text in axes.texts:
+    box = text.get_window_extent()
+    x, y = int((box.x0 + box.x1) / 2), int(len(image) - (box.y0 + box.y1) / 2)
+    cell = image[y - 12:y + 12, x - 30:x + 30]
+    around, letters = cell[0, 0], matplotlib.colors.to_rgb(text.get_color())
+    assert contrast(around, letters) > 3.5
+    assert (np.abs(cell - letters).max(axis=2) < 0.1).any() and (cell[:, 0] == around).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40, 80])
+@pytest.mark.parametrize("columns", [1, 7, 16])
+def test_texts_of_a_table_stay_apart(rows, columns, monkeypatch):
+  names = [f"an attribute with a name that is far too long {i}" for i in range(rows)]
+  heads = ["whole image", "left mouth 2:1", *["x" * 30] * columns][:columns]
+  figure = drawn(monkeypatch, shares(rows, columns), names, heads, title="Region weights per attribute: a run")
+  width, height = figure.canvas.get_width_height()
+  axes, bar = figure.axes
+  boxes = [text.get_window_extent() for text in (
+      figure._suptitle, *axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels(), *bar.get_yticklabels())]
+  low, high = (np.array([getattr(box, side) for box in boxes]) for side in ("min", "max"))
+  assert low.min() >= 0 and (high <= (width, height)).all()
+  # Two boxes meet where they share more than a pixel along both axes.
+  shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+  assert ((shared > 1).all(axis=2).sum(axis=1) == 1).all()  # each with itself alone
+
+
+def test_a_table_of_very_many_labels_shows_the_first(tmp_path, monkeypatch):
+  case = shares(120, 7), [f"label {i}" for i in range(120)], list("abcdefg")
+  pictures.weight_table(*case, tmp_path / "p.png")
+  read(tmp_path / "p.png")
+  figure = drawn(monkeypatch, *case)
+  assert {tick.get_text() for tick in figure.axes[0].get_yticklabels()} == {f"label {i}" for i in range(80)}
+  assert "the first 80 of 120 labels" in figure._suptitle.get_text()
+
+
+@pytest.mark.parametrize("weights,match", [
+    (np.full((2, 3), 0.5), r"2 rows and 2 columns, but weights \(2, 3\)"),
+    (np.full(4, 0.5), "2 rows and 2 columns"),
+    ([[0.5, 0.5], [np.nan, 1]], "row 'Bald', column 'hair': weight nan"),
+    ([[0.5, np.inf], [0, 1]], "row 'Bangs', column 'nose': weight inf"),
+    ([[0.5, 0.5], [1.5, -0.5]], "row 'Bald', column 'nose': weight -0.5"),
+    ([[0.5, 0.5], [0.5, 0.4]], "row 'Bald': the weights sum to 0.9"),
+])
+def test_table_refuses(weights, match, tmp_path):
+  with pytest.raises(ValueError, match=match):
+    pictures.weight_table(weights, ["Bangs", "Bald"], ["hair", "nose"], tmp_path / "p.png")
+  with pytest.raises(ValueError, match="0 rows"):
+    pictures.weight_table(np.zeros((0, 2)), [], ["hair", "nose"], tmp_path / "p.png")
+  assert not list(tmp_path.iterdir())
+
+
 def test_settings_of_matplotlib_stay(tmp_path):
   before, backend = dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)
   label, score, known = split()
   pictures.roc_curves(label, score, known, NAMES, tmp_path / "p.png")
   pictures.training_curves(training(30), tmp_path / "p.png")
+  pictures.weight_table(shares(3, 2), NAMES[:3], NAMES[3:], tmp_path / "p.png")
   assert dict(matplotlib.rcParams) == before
   assert matplotlib.get_backend(auto_select=False) == backend
 
