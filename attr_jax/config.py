@@ -386,6 +386,8 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise InputError(f"config.{key}={_get(config, key)} must not be negative")
   if config.batch_size % config.accumulate_steps:
     raise InputError(f"config.batch_size={config.batch_size} does not divide by accumulate_steps={config.accumulate_steps}")
+  if config.data.second and config.accumulate_steps > 1:
+    raise InputError("config.accumulate_steps must be 1 with config.data.second: a micro-batch would hold one data set alone")
   if config.schedule.name == "plateau" and not config.data.val_split:
     raise InputError("config.schedule.name='plateau' needs config.data.val_split")
 

@@ -234,6 +234,10 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
     run_folder.write_report(workdirs[0], name, report, predictions)
     if report["per_attribute"]:
       draw_report(workdirs[0], name, report, predictions, source)
+    if "region_weights" in predictions:
+      weights = predictions["region_weights"].mean(axis=0)
+      pictures.weight_table(weights.T, names, _region_names(len(weights)), workdirs[0] / "pictures" / f"{name}-region-weights.png",
+                            title=f"Mean region weights, {split} split")
     explain.draw(runs, source, input_spec(run.config), workdirs[0] / "pictures", name)
   return report
 
@@ -274,8 +278,9 @@ def outputs(run: Run, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
   return jax.eval_shape(steps.make_explain_step(run.model, run.config), run.params, run.batch_stats, shapes)
 
 
-def one(source: Any, spec: pipeline.InputSpec) -> dict[str, np.ndarray]:
-  """The first sample of a split in its full view, as a batch."""
+def one(source: Any, spec: pipeline.InputSpec, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+  """What a model takes of the first sample of a split, in its full view or at a size of its own, as a batch."""
+  spec = dataclasses.replace(spec, full_size=size) if size else spec
   sample = pipeline.evaluation_view(source[0], spec=spec, views="full")
   return {key: sample[key][None] for key in steps.INPUTS if key in sample}
 
@@ -350,6 +355,7 @@ def _in_record_order(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.n
   """Batches of this host's rows -> all hosts' rows, in the order of the records."""
   stacked = {key: np.stack([row[key] for row in rows])[None] for key in rows[0]}  # [1, batches, rows, ...]
   gathered = sharding.gather_rows(stacked)  # [hosts, batches, rows, ...]
+  # The number of rows is spelt out: without labels there is nothing to find it from.
   return {
-      key: value.swapaxes(0, 1).reshape(-1, *value.shape[3:]) for key, value in gathered.items()
+      key: value.swapaxes(0, 1).reshape(math.prod(value.shape[:3]), *value.shape[3:]) for key, value in gathered.items()
   }

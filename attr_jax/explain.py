@@ -3,7 +3,8 @@
 The files are `pictures/<name>-attention*.png` and `-heatmap.png` (where each label is seen), `-masks.png` (self-masks,
 the predicted and the true person; Wu et al., AAAI 2020, Figure 5) and `-features.png` (C4 and C5, summed over channels
 and cut at their median; Figure 4), `-views.png` (one label's map on the image, its mirror image and a smaller copy;
-Guo et al., CVPR 2019).
+Guo et al., CVPR 2019), `-regions.png` (the predicted and the true regions of a face) and `-channels.png` (the strongest
+channels of the last convolution; Kalayeh et al., CVPR 2017).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from attr_jax import sharding
 from attr_jax import steps
 from attr_jax.data import images as images_lib
 from attr_jax.data import pipeline
+from attr_jax.data import regions
 from attr_jax.errors import InputError
 
 _FEATURES = {"stage3": "C4", "stage4": "C5"}
@@ -82,8 +84,18 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
     if "person_mask" in samples[0]:
       masks["true person"] = [sample["person_mask"].astype(np.float32) / 255 for sample in samples]
     overlays.mask_sheet(shown, masks, folder / f"{name}-masks.png", title=f"Masks: {name}")
-  overlays.feature_sheet(shown, _columns(outs, _features), folder / f"{name}-features.png",
-                         title=f"Features, summed over channels, cut at the median: {name}")
+  features = _columns(outs, _features)
+  if features:
+    overlays.feature_sheet(shown, features, folder / f"{name}-features.png",
+                           title=f"Features, summed over channels, cut at the median: {name}")
+  parsed = _columns(outs, lambda out: {"regions": out["region_probability"]} if "region_probability" in out else {})
+  if parsed:
+    if "region_mask" in samples[0]:
+      parsed["true regions"] = [sample["region_mask"] for sample in samples]
+    overlays.region_sheet(shown, parsed, regions.FACE_REGION_NAMES, folder / f"{name}-regions.png", title=f"Regions: {name}")
+  channels = _columns(outs, lambda out: {"last convolution": out["features"][0]} if out.get("features", np.empty(0)).ndim == 4 else {})
+  if channels:
+    overlays.channel_sheet(shown[0], channels, folder / f"{name}-channels.png", title=f"Strongest channels: {name}")
 
 
 def _draw_views(explain: Callable[[Maps], Maps], batch: Maps, small: tuple[int, int], shown: Sequence[np.ndarray],

@@ -63,10 +63,10 @@ def write_parameters(workdir: pathlib.Path, params: Any, batch_stats: Any) -> No
 
 
 def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: jax.sharding.Mesh,
-               info: info_lib.DatasetInfo, total: int, resumed_at: int | None) -> str:
-  """What is trained, on what, and how: the lines above the progress bar."""
+               info: info_lib.DatasetInfo, total: int, resumed_at: int | None, example: Mapping[str, Any]) -> str:
+  """What is trained, on what, and how: the lines above the progress bar; `example` is a batch of one sample."""
   count = sum(x.size for x in jax.tree.leaves(state.params))
-  flops = steps.flops_per_image(model, state, (*config.input.size, 3))
+  flops = steps.flops_per_image(model, state, example)
   micro = config.batch_size // config.accumulate_steps
   bn_batch = micro // mesh.size if config.batch_norm_scope == "local" else micro
   splits = ", ".join(f"{name} {n}" for name, n in info.splits.items())
@@ -180,7 +180,8 @@ def _loss_name(config: ml_collections.ConfigDict) -> str:
 
 def data_name(config: ml_collections.ConfigDict) -> str:
   """A synthetic world is not the data set whose layout it has."""
-  return f"synthetic {config.data.world}" if config.data.world else config.data.name
+  name = f"synthetic {config.data.world}" if config.data.world else config.data.name
+  return f"{name} and {config.data.second}" if config.data.get("second") else name
 
 
 def _environment() -> dict[str, Any]:

@@ -94,7 +94,7 @@ def make_train_step(
       return grads, stats, scalars, logits
     micro_batches = jax.tree.map(functools.partial(_split, count), dict(batch))
     (grads, stats), (scalars, logits) = jax.lax.scan(one, (zeros, batch_stats), micro_batches)
-    logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])  # rows as before `_split`
+    logits = logits.swapaxes(0, 1).reshape(batch["image"].shape[0], logits.shape[-1])  # rows as before `_split`
     return grads, stats, jax.tree.map(jnp.mean, scalars), logits
 
   if local:
@@ -144,7 +144,7 @@ def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable
     variables = {"params": params, "batch_stats": batch_stats}
     extras = {key: value.reshape(-1, *value.shape[-3 if key == "regions" else -2:]) for key, value in _extras(model, batch).items()}
     logits, out = model.apply(variables, inputs, train=False, **extras)
-    rows = {"logit": logits.astype(jnp.float32).reshape(count, views, -1).mean(axis=1)}
+    rows = {"logit": logits.astype(jnp.float32).reshape(count, views, logits.shape[-1]).mean(axis=1)}
     if "person_mask" in batch and "mask" in out:
       person = batch["person_mask"].reshape(-1, *image.shape[-3:-1])
       overlap = [pixels.reshape(count, views).sum(axis=1) for pixels in masks.mask_overlap(out["mask"], person)]
@@ -211,11 +211,12 @@ def compile_predict_step(predict_step: Callable[..., Any], mesh: jax.sharding.Me
   return jax.jit(predict_step, in_shardings=(keep, keep, rows), out_shardings=keep)
 
 
-def flops_per_image(model: Any, state: TrainState, image_shape: tuple[int, ...]) -> float:
-  """Floating-point operations of one forward pass, by XLA's own count."""
+def flops_per_image(model: Any, state: TrainState, batch: Batch) -> float:
+  """Floating-point operations of one forward pass, by XLA's own count; `batch` is one sample."""
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state.params, state.batch_stats))
-  forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x, train=False)
-  lowered = jax.jit(forward).lower(*shapes, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+  inputs = {key: jax.ShapeDtypeStruct(batch[key].shape, jnp.float32) for key in INPUTS if key in batch}
+  forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x["image"], train=False, **_extras(model, x))
+  lowered = jax.jit(forward).lower(*shapes, inputs)
   return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
 
@@ -246,4 +247,4 @@ def _normalize(image: jax.Array, config: ml_collections.ConfigDict) -> jax.Array
 
 def _split(count: int, rows: jax.Array) -> jax.Array:
   """[B, ...] -> [count, B / count, ...], each micro-batch spread over all devices' rows."""
-  return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+  return rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]).swapaxes(0, 1)

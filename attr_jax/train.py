@@ -95,7 +95,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
     run_folder.write_parameters(workdir, state.params, state.batch_stats)
-  _say(quiet, run_folder.run_header(config, model, state, mesh, data.info, total, start if resumed else None))
+  _say(quiet, run_folder.run_header(config, model, state, mesh, data.info, total, start if resumed else None,
+                                    evaluate.one(train_source, evaluate.input_spec(config), config.input.size)))
 
   batches = pipeline.train_iterator(
       pipeline.train_dataset(

@@ -12,6 +12,7 @@ from attr_jax.errors import InputError
 from attr_jax.models import baseline
 from attr_jax.models import dahar
 from attr_jax.models import diaa
+from attr_jax.models import face
 from attr_jax.models import person_segmenter
 from attr_jax.models import srn
 from attr_jax.models import vac
@@ -20,6 +21,7 @@ MODELS: dict[str, ModuleType] = {
     "baseline": baseline,
     "dahar": dahar,
     "diaa": diaa,
+    "face": face,
     "person_segmenter": person_segmenter,
     "srn": srn,
     "vac": vac,
