@@ -91,7 +91,7 @@ def test_dahar_trains_on_annotated_masks(segmenter, own_world, tmp_path):
 def test_a_model_without_masks_cannot_annotate(config, own_world, tmp_path):
   config.data.test_split = config.data.val_split = ""
   train.train_and_evaluate(config, tmp_path / "baseline", quiet=True)
-  with pytest.raises(InputError, match="predicts no person masks"):
+  with pytest.raises(InputError, match="predicts no masks"):
     annotate.annotate(tmp_path / "baseline", "wider_attribute", data_dir_of(own_world), progress=False)
 
 

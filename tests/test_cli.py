@@ -134,6 +134,7 @@ def test_export_and_reload(capsys, workdir, tmp_path):
   assert json.loads(metadata["preprocessing"]).keys() == {"full_size", "mean", "std"}
 
 
+@pytest.mark.slow
 def test_exported_weights_start_another_run(workdir, tmp_path, capsys, world_dir):
   call(capsys, "export", f"--workdir={workdir}", "--to=safetensors", f"--out={tmp_path / 'm.safetensors'}")
   status, out, _ = call(capsys, "train", f"--config={QUICKSTART}", f"--config.data.dir={world_dir}",
@@ -141,6 +142,7 @@ def test_exported_weights_start_another_run(workdir, tmp_path, capsys, world_dir
   assert status == 0 and "finished" not in out
 
 
+@pytest.mark.slow
 def test_terminal_output_fits_80_columns(world_dir, tmp_path):
   result = subprocess.run(
       [sys.executable, "-m", "attr_jax", "train", f"--config={QUICKSTART}", f"--config.data.dir={world_dir}",

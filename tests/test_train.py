@@ -57,7 +57,7 @@ def test_run_folder(config, tmp_path, monkeypatch):
 
 
 def test_resume_equals_an_uninterrupted_run(config, tmp_path, monkeypatch):
-  config.total_steps, config.checkpoint.every_steps = 7, 2
+  config.total_steps, config.checkpoint.every_steps, config.data.test_split = 7, 2, ""
   train.train_and_evaluate(config, tmp_path / "whole", quiet=True)
   # SIGTERM after the third step: saved there, and the same call goes on.
   reached = train._Preemption.reached
@@ -102,17 +102,13 @@ def test_nan_names_step_and_parts_and_keeps_the_checkpoint(config, tmp_path):
   assert not (tmp_path / "run" / "DONE").exists()
 
 
-def test_finished_run_is_left_alone(config, tmp_path, capsys):
+def test_finished_run_is_left_alone_and_another_config_is_refused_its_folder(config, tmp_path, capsys):
   first = train.train_and_evaluate(config, tmp_path / "run", quiet=True)
   stamp = (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns
   again = train.train_and_evaluate(config, tmp_path / "run")
   assert "finished already" in capsys.readouterr().out
   assert again["metrics"]["mAP"] == pytest.approx(first["metrics"]["mAP"])
   assert (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns == stamp
-
-
-def test_other_config_in_the_same_folder_is_refused(config, tmp_path):
-  train.train_and_evaluate(config, tmp_path / "run", quiet=True)
   (tmp_path / "run" / "DONE").unlink()
   config.optimizer.learning_rate = 0.5
   with pytest.raises(InputError, match="another config .*learning_rate: .* -> 0.5"):
@@ -150,6 +146,7 @@ def test_options_change_what_is_trained(config, tmp_path):
     assert np.abs(base - trained(key, **{key: value})).max() > 0, key
 
 
+@pytest.mark.slow
 def test_tensorboard_and_several_runs_averaged(config, tmp_path):
   config.tensorboard = True
   for seed in (0, 1):
@@ -164,6 +161,7 @@ def test_tensorboard_and_several_runs_averaged(config, tmp_path):
   assert len(report["runs"]) == 2
 
 
+@pytest.mark.slow
 def test_five_crop_evaluation_averages_logits(config, tmp_path):
   train.train_and_evaluate(config, tmp_path / "run", quiet=True)
   report = evaluate.evaluate_runs([tmp_path / "run"], split="val", views="five_crop", progress=False)

@@ -1,5 +1,6 @@
 """Helen's faces: merging eleven soft maps to seven classes, padding and its way to the batch, what is refused."""
 
+import functools
 import json
 
 import numpy as np
@@ -43,18 +44,25 @@ def draw_maps(seed, height, width):
   return maps
 
 
+@functools.cache
+def drawn(stem):
+  """(maps, the same as PNG files) of a photo; drawing and packing them takes most of a test's time."""
+  maps = draw_maps(list(PHOTOS).index(stem), *PHOTOS[stem])
+  return maps, [images.encode_png(values) for values in maps]
+
+
 class HelenSource:
   """A folder of the resized edition; change `lists` before `prepare`, or its files, to break it."""
 
   def __init__(self, folder, picture):
     self.folder, self.root = folder, folder / "SmithCVPR2013_dataset_resized"
     self.lists = {split: [f"{number} , {stem}" for number, stem in enumerate(stems, 1)] for split, stems in SPLITS.items()}
-    self.maps = {stem: draw_maps(seed, *size) for seed, (stem, size) in enumerate(PHOTOS.items())}
+    self.maps = {stem: drawn(stem)[0].copy() for stem in PHOTOS}
     for seed, (stem, size) in enumerate(PHOTOS.items()):
       self.write_photo(stem, picture(seed, *size))
-      for index, values in enumerate(self.maps[stem]):
+      for index, data in enumerate(drawn(stem)[1]):
         self.label(stem, index).parent.mkdir(parents=True, exist_ok=True)
-        self.label(stem, index).write_bytes(images.encode_png(values))
+        self.label(stem, index).write_bytes(data)
 
   def write_photo(self, stem, image):
     path = self.root / "images" / f"{stem}.jpg"

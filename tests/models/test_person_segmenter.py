@@ -30,6 +30,7 @@ def test_mask_has_a_quarter_of_the_side(size):
   assert out["mask"].shape == (2, -(-size[0] // 4), -(-size[1] // 4)) and logits.shape == (2, 0)
 
 
+@pytest.mark.slow
 def test_learns_a_bright_square():
   model = models.build({"name": "person_segmenter", "depth": "tiny", "channels": 16}, 0)
   rng = np.random.default_rng(0)
