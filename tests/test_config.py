@@ -113,3 +113,10 @@ def test_check_refuses(key, value):
   config.update_from_flattened_dict({key: value})
   with pytest.raises(InputError, match=key.split(".")[-1]):
     config_lib.check(config)
+
+
+def test_two_data_sets_take_no_micro_batches():
+  config = config_lib.default_config()
+  config.data.second, config.accumulate_steps = "helen", 2
+  with pytest.raises(InputError, match="a micro-batch would hold one data set alone"):
+    config_lib.check(config)
