@@ -75,6 +75,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   train_source = evaluate.open_source(config, data, config.data.train_split)
   second_source = evaluate.open_second(config, config.data.train_split)
   val_source = evaluate.open_source(config, data, config.data.val_split) if config.data.val_split else None
+  val_second = evaluate.open_second(config, config.data.val_split) if config.data.val_split else None
   total = config_lib.total_steps(config, len(train_source))
   run_folder.write_start(config, data.info, workdir)
 
@@ -125,7 +126,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
       stop, selected = preemption.reached(step), None
       if val_source and not stop and _due(step, eval_every, total):
         log.finish()
-        selected, state = _validate(config, state, predict, val_source, data.info, mesh, writer, progress, step, len(train_source))
+        selected, state = _validate(config, state, predict, val_source, val_second, data.info, mesh, writer,
+                                    progress, step, len(train_source))
       if stop or selected is not None or _due(step, save_every, total):
         log.finish()  # a state after a NaN must not be saved
         writer.flush()
@@ -246,7 +248,7 @@ class _StepLog:
     self._window, self._clock = [], now
 
 
-def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, source: Any,
+def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, source: Any, second: Any,
               info: info_lib.DatasetInfo, mesh: jax.sharding.Mesh, writer: Any, progress: writers.Progress,
               step: int, num_train: int) -> tuple[float | None, state_lib.TrainState]:
   """(value that ranks the checkpoint, state after the plateau rule has seen it)."""
@@ -254,7 +256,7 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
   table = evaluate.predict_split(
       predict, params, state.batch_stats, source, config, mesh,
       views=config.evaluate.views, max_samples=config.evaluate.max_samples,
-      second=evaluate.open_second(config, config.data.val_split),
+      second=second,
   )
   overall = evaluate.measure(table, info.label_names)["metrics"]
   if config.evaluate.select not in overall:
