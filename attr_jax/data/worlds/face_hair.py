@@ -150,7 +150,7 @@ def draw_stubble(rng: np.random.Generator, sheet: Sheet, look: Look):
 
 def draw_beard(sheet: Sheet, look: Look):
   """Goatee, mustache, sideburns; all three meet in a full beard. Skin in the masks, as in those of Smith 2013."""
-  colour = shade(look.hair_colour, 0.8)
+  colour = look.brow_colour
   top, _, _, bottom = mouth_shape(look)
   face = outline(look)
   low, width = float(face[:, 1].max()), float(face[:, 0].max())

@@ -47,6 +47,7 @@ class Look:
   earring: str  # drop, hoop
   skin: tuple
   hair_colour: tuple
+  brow_colour: tuple  # of brows and beards
   lip_colour: tuple  # of lipstick, if any
   shadow_colour: tuple  # of eye make-up, if any
   iris: tuple
@@ -88,7 +89,9 @@ def sample_look(rng: np.random.Generator) -> Look:
     top_colour=top_colour, second_colour=contrast(rng, top_colour), hat_colour=contrast(rng, hair_colour),
     frame_colour=hsv(rng.random(), rng.uniform(0, 0.6), rng.uniform(0.03, 0.22)),
     metal=(225, 180, 70) if rng.random() < 0.5 else (232, 234, 240),
-    variation=tuple(rng.uniform(-1, 1, 6).tolist()))
+    variation=tuple(rng.uniform(-1, 1, 6).tolist()),
+    # Not that of the hair: attributes of its colour must be seen in the hair, and nowhere else.
+    brow_colour=hsv(rng.uniform(0.02, 0.10), rng.uniform(0.2, 0.6), rng.uniform(0.10, 0.40)))
 
 
 def _hair(rng, has: dict) -> tuple[str, str]:
@@ -168,10 +171,8 @@ def _is_attractive(rng, has: dict) -> bool:
 
 
 def _hair_colour(rng, has: dict) -> tuple:
-  """The colour that the attributes name, else red or dyed; also that of brows and beards."""
-  named = [name for name in HAIR_COLOURS if has[name]]
-  # Where hair cannot be seen, brows still have a colour.
-  kind = named[0] if named else "Brown_Hair" if has["Bald"] or has["Wearing_Hat"] else ""
+  """The colour that the attributes name, else red or dyed."""
+  kind = next((name for name in HAIR_COLOURS if has[name]), "")
   if kind == "Black_Hair":
     return hsv(rng.uniform(0.0, 0.7), rng.uniform(0.0, 0.25), rng.uniform(0.07, 0.13))
   if kind == "Brown_Hair":

@@ -158,7 +158,7 @@ def _eyeball(sheet: Sheet, look: Look, almond, iris, pupil, glint, region: int):
 
 
 def draw_brows(sheet: Sheet, look: Look):
-  colour = shade(look.hair_colour, 0.62 if sum(look.hair_colour) > 250 else 1.1)
+  colour = look.brow_colour
   vary = 0.05 * look.variation[4]
   thick = 0.19 if look["Bushy_Eyebrows"] else 0.09 if not look["Male"] else 0.11
   x = np.linspace(0.42, 1.72, 12)
