@@ -108,7 +108,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub = command("synthesize", _synthesize, "draw a synthetic data set in the layout of a real one")
   sub.add_argument("world", choices=tuple(worlds.WORLDS))
   sub.add_argument("--out", required=True, type=pathlib.Path)
-  sub.add_argument("--count", required=True, type=int, help="number of units: people counts boxes, faces counts photos")
+  sub.add_argument("--count", required=True, type=int, help="number of units: people counts boxes, faces photos, artworks pictures")
   sub.add_argument("--seed", type=int, default=0)
 
   sub = command("import-weights", _import_weights, "convert torchvision or timm ResNet weights")

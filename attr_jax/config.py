@@ -23,13 +23,15 @@ from ml_collections import config_dict
 from attr_jax.errors import InputError
 
 _CHOICES = {
-    "input.crop": ("five_position", "random_square", "none"),
+    "input.crop": ("five_position", "random_square", "six_view", "none"),
+    "input.crop_labels": ("group", "none", "all"),
     "optimizer.name": ("sgd", "adam", "adagrad"),
     "optimizer.weight_decay_on": ("all", "kernels"),
     "schedule.name": ("constant", "step", "cosine", "plateau"),
     "batch_norm_scope": ("global", "local"),
     "compute_dtype": ("float32", "bfloat16"),
-    "evaluate.views": ("full", "five_crop"),
+    "evaluate.views": ("full", "five_crop", "six_view"),
+    "evaluate.threshold": ("fixed", "global", "prior", "per_class"),
 }
 # Keys that a resumed run may change: they do not alter what was trained so far.
 _RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_every_steps",
@@ -118,7 +120,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test
   config.data.annotation = ""  # name of what `attr-jax annotate` wrote beside the prepared data: its masks replace the data set's own
-  # Draw and prepare a synthetic world when the prepared data are missing: "", "people" or "faces".
+  # Draw and prepare a synthetic world when the prepared data are missing: "", "people", "faces" or "artworks".
   config.data.world = ""
   config.data.world_count = 0
   config.data.world_seed = 0
@@ -130,6 +132,8 @@ def default_config() -> ml_collections.ConfigDict:
   config.input.crop = "five_position"
   config.input.crop_sizes = (256, 224, 192, 168, 128)  # heights; widths in proportion to `resize`
   config.input.max_distort = config_dict.placeholder(int)  # None: height and width drawn independently
+  config.input.crop_group = ""  # six_view: images with a label of this group are cropped; the group's name in the data set
+  config.input.crop_labels = "group"  # six_view: what labels its crops keep, those of the group, "none" or "all"
   config.input.keep_ratio = False  # True: crops keep the aspect of `resize` (pedestrians)
   config.input.flip = True
   config.input.masks = False  # True for models that learn from masks
@@ -172,6 +176,9 @@ def default_config() -> ml_collections.ConfigDict:
   config.evaluate.every_epochs = 1.0
   config.evaluate.views = "full"
   config.evaluate.batch_size = 64
+  # Above it a label counts as there: "fixed" (of the metrics' convention), or searched on val for the highest F2 averaged over
+  # images: "global", "prior" (in proportion to a power of the label's share) or "per_class".
+  config.evaluate.threshold = "fixed"
   config.evaluate.select = "mAP"  # the validation metric that picks the best checkpoint
   config.evaluate.max_samples = 0  # 0: the whole split
 
@@ -240,6 +247,13 @@ def parse_row(arg: str | None, tables: Mapping[str, Mapping[str, Row]],
   if row.config is None:
     raise InputError(f"config row {names[0]} cannot be run: it is quoted from {row.note}")
   return options, row
+
+
+def choice(option: str, name: str, known: Mapping[str, Any]) -> Any:
+  """known[name]; InputError where an option of the config argument has no such value."""
+  if name not in known:
+    raise InputError(f"config option {option}={name!r} is unknown; known: {', '.join(known)}")
+  return known[name]
 
 
 def override(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:

@@ -140,19 +140,84 @@ def predict_split(
   return table
 
 
-def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native") -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """Which labels a run says are there, where that is not the question of a score above 0.5.
+
+  Attributes:
+    decision: bool [N, L].
+    rule: how they were chosen, for the report.
+    threshold: what the rule compares with: one number, or one per label.
+  """
+
+  decision: np.ndarray
+  rule: str
+  threshold: float | list[float]
+
+
+def choose(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, predictions: Mapping[str, np.ndarray],
+           val: Mapping[str, np.ndarray] | None) -> Chosen | None:
+  """The label sets of a split, as `config.evaluate.threshold` and the model's `decide` say.
+
+  Args:
+    config: the run's.
+    info: of the data set that it was trained on.
+    predictions: `predict_split`'s table of the split.
+    val: the same of the validation split, on which thresholds are searched: those with the highest F2 averaged over
+      images. Not needed for the "fixed" threshold.
+
+  Returns:
+    None where a score above the convention's threshold decides.
+  """
+  search = _threshold_search(config)
+  if search != "fixed" and val is None:
+    raise InputError(f"config.evaluate.threshold={search!r} is searched on validation images: set config.data.val_split")
+  decide = getattr(models.MODELS[config.model.name], "decide", None)
+  options = dict(config.get("decide", {}))
+  if decide and decide(None, predictions, info, **options) is not None:
+    if search != "fixed":
+      options["factor"] = _best_factor(config.model.name, info, val, options)
+    decision = np.asarray(decide(None, predictions, info, **options))
+    return Chosen(decision, f"decoder, {options['rule']}, {options['stop']}, {search}", options["factor"])
+  if search == "fixed" or not info.label_names:
+    return None
+  score = metrics.probabilities(val["logit"])
+  threshold = metrics.search_thresholds(val["label"], score, val["known"], kind=search, prior=np.array(info.positive_ratio))
+  decision = metrics.probabilities(predictions["logit"]) >= threshold
+  same = bool((threshold == threshold[0]).all())
+  return Chosen(decision, f"{search} threshold of the highest F2 on validation images",
+                float(threshold[0]) if same else threshold.tolist())
+
+
+def _best_factor(name: str, info: info_lib.DatasetInfo, val: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> float:
+  """The factor of `decide` with the highest F2 on validation images; the first one of several."""
+  method = models.MODELS[name]
+  f2 = {factor: metrics.set_metrics(val["label"], np.asarray(method.decide(None, val, info, **{**options, "factor": factor})),
+                                    val["known"])["sample_F2"]
+        for factor in method.RULES[options["rule"]]}
+  return max(f2, key=f2.get)
+
+
+def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native", *,
+            chosen: Chosen | None = None, label_groups: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
   """The metrics of `evaluation/*.json` from `predict_split`'s table.
 
-  `convention` rules the overall figures (and their threshold); the figures per
-  attribute are always native, at 0.5. Without labels (a segmenter, a parser) there are the figures of the masks alone:
+  `convention` rules the overall figures (and their threshold, unless labels are `chosen`); the figures per
+  attribute are always native, at 0.5 or by what is chosen. With `label_groups` there are figures per group. Without labels (a segmenter, a parser) there are the figures of the masks alone:
   `mask_IoU` and `region_IoU/<region>` are pooled over all pixels of the split, `mask_IoU_per_image` is the mean over images.
   `region_weight/<region>` of an attribute is the mean over images.
   """
-  overall, per_attribute = {}, {}
+  overall, per_attribute, per_group = {}, {}, {}
+  decision = chosen.decision if chosen else None
   if label_names and predictions["logit"].shape[1]:
     label, known, score = predictions["label"], predictions["known"], metrics.probabilities(predictions["logit"])
-    overall = metrics.evaluate_all(label, score, known=known, convention=convention)
-    columns = metrics.per_attribute(label, score, known=known)
+    overall = metrics.evaluate_all(label, score, known=known, convention=convention, decision=decision)
+    columns = metrics.per_attribute(label, score, known=known, decision=decision)
+    if chosen:
+      overall |= {"micro_ROC-AUC": metrics.micro_roc_auc(label, score, known)}
+      for group, names in {"all labels": label_names, **(label_groups or {})}.items():
+        where = np.isin(label_names, names)
+        per_group[group] = metrics.set_metrics(label[:, where], decision[:, where], known[:, where])
     per_attribute = {
         name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(label_names)
     }
@@ -168,9 +233,11 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
   return {
       "metrics": overall,
       "per_attribute": per_attribute,
+      **({"per_group": per_group} if per_group else {}),
       "convention": convention,
       "average_precision": "AP, native mAP: step, tie-safe; interpolated: monotone envelope; unspecified labels dropped",
-      "threshold": metrics.CONVENTIONS[convention].threshold,
+      "threshold": chosen.threshold if chosen else metrics.CONVENTIONS[convention].threshold,
+      **({"rule": chosen.rule} if chosen else {}),
   }
 
 
@@ -199,7 +266,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   if convention not in metrics.CONVENTIONS:
     raise InputError(f"convention {convention!r} is unknown; there are: {', '.join(metrics.CONVENTIONS)}")
   mesh = sharding.make_mesh()
-  tables, runs = [], {}
+  tables, val_tables, runs = [], [], {}
   for workdir in workdirs:
     run = load_run(workdir, mesh, checkpoint)
     names = run.info.label_names
@@ -212,15 +279,15 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
         predict, run.params, run.batch_stats, source, run.config, mesh, views=views, progress=progress,
         second=open_second(run.config, split, data_dir),
     ))
-  predictions = dict(tables[0])
-  if len(tables) > 1:
-    if any(not np.array_equal(table["id"], predictions["id"]) for table in tables):
-      raise InputError(f"split {split!r} holds other samples in some of the runs; they cannot be averaged")
-    mean = np.mean([metrics.probabilities(table["logit"]) for table in tables], axis=0)
-    predictions["logit"] = np.log(mean) - np.log1p(-mean)
-    for key in ("mask_intersection", "mask_union", "region_confusion", "region_weights"):  # these are not averaged
-      predictions.pop(key, None)
-  report = measure(predictions, names, convention)
+    if _threshold_search(run.config) != "fixed" and run.config.data.val_split:
+      val_source = open_source(run.config, open_data(run.config, data_dir), run.config.data.val_split)
+      val_tables.append(predict_split(predict, run.params, run.batch_stats, val_source, run.config, mesh, views=views, progress=progress))
+  predictions = _average(tables, f"split {split!r}")
+  val = _average(val_tables, "val") if len(val_tables) == len(tables) else None
+  chosen = choose(run.config, run.info, predictions, val)
+  if chosen:
+    predictions["decision"] = chosen.decision
+  report = measure(predictions, names, convention, chosen=chosen, label_groups=run.info.label_groups)
   report |= {"split": split, "views": views, "step": run.step, "checkpoint": checkpoint,
              "runs": [str(workdir) for workdir in workdirs], "num_samples": len(predictions["id"])}
   if write and len(workdirs) == 1:
@@ -238,8 +305,26 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
       weights = predictions["region_weights"].mean(axis=0)
       pictures.weight_table(weights.T, names, _region_names(len(weights)), workdirs[0] / "pictures" / f"{name}-region-weights.png",
                             title=f"Mean region weights, {split} split")
-    explain.draw(runs, source, input_spec(run.config), workdirs[0] / "pictures", name)
+    explain.draw(runs, source, input_spec(run.config), workdirs[0] / "pictures", name,
+                 threshold=chosen.threshold if chosen else None)
   return report
+
+
+def _average(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
+  """One table, or the mean probabilities of several."""
+  predictions = dict(tables[0])
+  if len(tables) == 1:
+    return predictions
+  if any(not np.array_equal(table["id"], predictions["id"]) for table in tables):
+    raise InputError(f"{what} holds other samples in some of the runs; they cannot be averaged")
+  mean = np.mean([metrics.probabilities(table["logit"]) for table in tables], axis=0)
+  averaged = {key: predictions[key] for key in ("id", "label", "known")}  # masks, regions and paths are not averaged
+  return averaged | {"logit": np.log(mean) - np.log1p(-mean)}
+
+
+def _threshold_search(config: ml_collections.ConfigDict) -> str:
+  """Runs of before there was a choice took the convention's threshold."""
+  return config.evaluate.get("threshold", "fixed")
 
 
 def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bool = False) -> dict[str, np.ndarray]:
@@ -308,10 +393,17 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
   pictures.contact_sheet(shown, label[chosen], known[chosen], score[chosen], names, folder / f"{name}-images.png")
 
 
-def input_spec(config: ml_collections.ConfigDict) -> pipeline.InputSpec:
-  """The pipeline's part of the config."""
+def input_spec(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo | None = None) -> pipeline.InputSpec:
+  """The pipeline's part of the config; `info` for training on crops that keep the labels of one group."""
   keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip", "masks")
-  return pipeline.InputSpec(**{key: config.input[key] for key in keys})
+  options = {key: config.input[key] for key in keys}
+  if info is not None and config.input.crop == "six_view":
+    group = config.input.crop_group
+    if group not in info.label_groups:
+      raise InputError(f"config.input.crop_group={group!r} is no group of {info.name}; there are: {', '.join(info.label_groups)}")
+    options["crop_labels"] = config.input.crop_labels
+    options["crop_group"] = tuple(name in info.label_groups[group] for name in info.label_names)
+  return pipeline.InputSpec(**options)
 
 
 def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) -> registry.Dataset:

@@ -335,6 +335,7 @@ def capped_positive_weights(ratio, cap: float = 10.0) -> tuple[jax.Array, jax.Ar
 # name -> class weights from the share of positives; None: all ones.
 CLASSIFICATION_LOSSES = {
     "bce": None,
+    "capped_positive": capped_positive_weights,
     "inverse_ratio": inverse_ratio_weights,
     "exp_ratio": exp_ratio_weights,
     "mixed": mixed_weights,
@@ -351,8 +352,8 @@ def classification_loss(
     logits: [B, L].
     batch: `label` [B, L] in {0, 1} and `known` bool [B, L].
     positive_ratio: [L], the share of positives in the training split.
-    loss: "bce" (Eq. 1 of Wu et al. 2020), "inverse_ratio" (its Eq. 2), "mixed" (their mean) or
-      "exp_ratio" (Guo et al. 2019).
+    loss: "bce" (Eq. 1 of Wu et al. 2020), "inverse_ratio" (its Eq. 2), "mixed" (their mean), "exp_ratio" (Guo et al.
+      2019) or "capped_positive" (Tang et al. 2019).
     unspecified: labels that are not known count as "negative" (SRN, DIAA) or not at all ("ignore", Wu et al. 2020).
     reduction: as in `reduce_loss`.
 

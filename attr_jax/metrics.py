@@ -370,8 +370,77 @@ def sample_f_beta(label, score, known=None, threshold=0.5, beta: float = 2.0) ->
   return _sample_f_beta(label, _decide(score, threshold), known, beta)
 
 
-def per_attribute(label, score, known=None, threshold=0.5) -> dict[str, np.ndarray]:
-  """Every metric of the single labels.
+def set_metrics(label, decision, known=None) -> dict[str, float]:
+  """How well label sets are found: averaged over images, over labels, and over all entries.
+
+  Args:
+    label: [N, L], 0 or 1.
+    decision: bool [N, L].
+    known: [N, L] bool or None.
+
+  Returns:
+    sample_, macro_ and micro_ with P, R, F1 and F2 (0 where a value is 0 / 0, as scikit-learn with zero_division=0; macro:
+    over labels with a positive), and `accuracy`, the share of right entries.
+  """
+  label, decision, known = _check(label, np.asarray(decision, float), known)
+  decision = decision.astype(bool)
+  by_image, by_label = _count(label, decision, known, axis=1), _count(label, decision, known)
+  some = by_label.positive > 0
+  result = {}
+  with np.errstate(divide="ignore", invalid="ignore"):
+    for kind, counts, where in (("sample", by_image, slice(None)), ("macro", by_label, some), ("micro", by_label.pooled(), ())):
+      values = {
+          "P": _ratio(counts.tp, counts.predicted, empty=0.0),
+          "R": _ratio(counts.tp, counts.positive, empty=0.0),
+          **{f"F{beta}": _ratio((1 + beta**2) * counts.tp, beta**2 * counts.positive + counts.predicted, empty=0.0) for beta in (1, 2)},
+      }
+      result |= {f"{kind}_{name}": _mean(np.asarray(value)[where]) for name, value in values.items()}
+    result["accuracy"] = float(_ratio((by_label.tp + by_label.tn).sum(), known.sum()))
+  return result
+
+
+def search_thresholds(label, score, known=None, *, kind: str = "global", prior=None, beta: float = 2.0) -> np.ndarray:
+  """Thresholds of the highest F-beta, to be searched on validation images; the grid is 0, 0.01, ... 1.
+
+  Args:
+    label: [N, L], 0 or 1.
+    score: [N, L], probabilities.
+    known: [N, L] bool or None.
+    kind: "global": one threshold t, by F-beta averaged over images. "prior": t clip(r, 0.01, 1)^0.05 likewise, r the share of
+      positives. Both from the released program of Tang et al. 2019. "per_class": each label's own, by the label's F-beta;
+      the global one where a label has no positives.
+    prior: [L], r, for "prior".
+    beta: of F-beta.
+
+  Returns:
+    float64 [L]; of several best thresholds the lowest.
+
+  Raises:
+    ValueError: an unknown kind.
+  """
+  label, score, known = _check(label, score, known)
+  shape = {"global": 1.0, "prior": None if prior is None else np.clip(prior, 0.01, 1.0) ** 0.05, "per_class": 1.0}
+  if kind not in shape or shape[kind] is None:
+    raise ValueError(f"unknown kind {kind!r} of thresholds, or no prior; known: {', '.join(shape)}")
+  grid = np.arange(101) / 100
+  by_image = [_sample_f_beta(label, score >= t * shape[kind], known, beta) for t in grid]
+  best = np.full(label.shape[1], grid[int(np.argmax(by_image))]) * shape[kind]
+  if kind != "per_class":
+    return best
+  counts = [_count(label, score >= t, known) for t in grid]
+  with np.errstate(divide="ignore", invalid="ignore"):
+    by_label = np.stack([_ratio((1 + beta**2) * c.tp, beta**2 * c.positive + c.predicted, empty=0.0) for c in counts])
+  return np.where(counts[0].positive > 0, grid[by_label.argmax(axis=0)], best)
+
+
+def micro_roc_auc(label, score, known=None) -> float:
+  """Area under the ROC curve of all entries together, nan without positives or negatives."""
+  label, score, known = _check(label, score, known)
+  return float(roc_auc(label[known][:, None], score[known][:, None])[0])
+
+
+def per_attribute(label, score, known=None, threshold=0.5, decision=None) -> dict[str, np.ndarray]:
+  """Every metric of the single labels; `decision` bool [N, L] in place of the comparison with `threshold`.
 
   Returns:
     A dict of arrays [L]: AP, AP_interpolated, accuracy, balanced_accuracy,
@@ -379,7 +448,7 @@ def per_attribute(label, score, known=None, threshold=0.5) -> dict[str, np.ndarr
     a label that is never predicted) and positives, negatives, unspecified (int64).
   """
   label, score, known = _check(label, score, known)
-  counts = _count(label, _decide(score, threshold), known)
+  counts = _count(label, _decide(score, threshold) if decision is None else np.asarray(decision, bool), known)
   some = counts.positive > 0
   precision = np.where(some, _ratio(counts.tp, counts.predicted, empty=0.0), np.nan)
   recall = _ratio(counts.tp, counts.positive)
@@ -495,6 +564,7 @@ def _native(label, score, known, decision) -> dict[str, float]:
       "classification_error": _mean(_ratio(counts.fp + counts.fn, known.sum(axis=0))),
       "sample_F1": _sample_f_beta(label, decision, known, 1.0),
       "sample_F2": _sample_f_beta(label, decision, known, 2.0),
+      **{f"sample_{key}": set_metrics(label, decision, known)[f"sample_{key}"] for key in ("P", "R")},
       "ROC-AUC": _mean(roc_auc(label, score, known)),
       "mean_positive_share": _mean(_ratio(counts.positive, known.sum(axis=0))),
       "labels_without_positives": int((counts.positive == 0).sum()),
@@ -818,7 +888,7 @@ def evaluate_all(
   "native" gives mAP, mAP_interpolated, mA, Acc, Prec, Rec, F1, F1_instance_mean, P-C,
   R-C, F1-C, F1-C_label_mean, P-O, R-O, F1-O, the last seven also with top3_ (the
   three highest that pass the threshold) and top3_exact_ (exactly three),
-  balanced_accuracy, classification_error, sample_F1, sample_F2, ROC-AUC,
+  balanced_accuracy, classification_error, sample_ with P, R, F1 and F2, ROC-AUC,
   mean_positive_share, and the counts labels_without_positives,
   labels_without_negatives, labels_without_known, images_without_positives and
   num_samples. It does not depend on the order of the samples.

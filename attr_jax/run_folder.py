@@ -118,6 +118,7 @@ def metrics_table(report: Mapping[str, Any]) -> str:
                  f"{int(row['positives']):>10}{int(row['unspecified']):>13}{_strongest_region(row):>15}".rstrip())
   if "mAP" in overall and "mean_positive_share" in overall:
     lines.append(f"{'mean':<26}{_percent(overall['mAP']):>7}{_percent(overall['mean_positive_share']):>9}")
+  lines += _set_lines(report)
   if overall.get("labels_without_positives"):
     lines.append(f"{int(overall['labels_without_positives'])} labels without positives are left out of the means")
   lines += masks
@@ -132,6 +133,19 @@ def _strongest_region(row: Mapping[str, float]) -> str:
   weights = {key.partition("/")[2]: value for key, value in row.items() if key.startswith("region_weight/")}
   best = max(weights, key=weights.get, default="")
   return f" {best} {_percent(weights[best]).partition('.')[0]}" if best else ""
+
+
+def _set_lines(report: Mapping[str, Any]) -> list[str]:
+  """How well label sets are found, over all labels and per group; [] where a plain threshold of the convention decides."""
+  if "rule" not in report:
+    return []
+  keys = ("F2", "F1", "P", "R")
+  lines = ["", f"{'label sets':<26}{'mean over images':>24}{'mean over labels':>24}", f"{'':<26}" + "".join(f"{key:>6}" for key in 2 * keys)]
+  for group, values in report["per_group"].items():
+    lines.append(f"{group[:25]:<26}" + "".join(f"{_percent(values[f'{kind}_{key}']):>6}" for kind in ("sample", "macro") for key in keys))
+  threshold = report["threshold"]
+  shown = f"{threshold:.3g}" if isinstance(threshold, float) else f"{min(threshold):.2f} to {max(threshold):.2f}"
+  return [*lines, f"chosen by: {report['rule']}; {shown}"]
 
 
 def _mask_lines(overall: Mapping[str, float]) -> list[str]:

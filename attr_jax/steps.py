@@ -1,6 +1,6 @@
 """The pure train and predict steps, and the one place where they are compiled."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import inspect
 from typing import Any
@@ -12,6 +12,7 @@ import optax
 
 from attr_jax import optim
 from attr_jax import sharding
+from attr_jax.errors import InputError
 from attr_jax.nn import heatmaps
 from attr_jax.nn import masks
 from attr_jax.nn import preprocess
@@ -36,6 +37,7 @@ def make_train_step(
     *,
     remember: Callable[..., Any] | None = None,
     num_train: int = 0,
+    trainable: Sequence[str] | None = None,
 ) -> TrainStep:
   """Builds `train_step(state, batch, rng) -> (state, scalars)`.
 
@@ -54,17 +56,27 @@ def make_train_step(
     remember: `(memory, logits, batch, epoch) -> memory` of models that carry something
       between steps. Their batches also hold `epoch` int32 [B]: a batch may span two epochs.
     num_train: samples of the training split, for `epoch`.
+    trainable: top-level parameter groups that change; None: all. The optimiser leaves the others alone.
 
   Returns:
-    A function of `batch` {image uint8 [B, H, W, 3], label, known, id} whose
-    `scalars` are loss, its parts, grad_norm and learning_rate, all float32.
+    A function of `batch` {image uint8 [B, H, W, 3], label, known, id} whose `scalars` are loss, its parts, grad_norm and
+    learning_rate, all float32. Images may be [B, V, H, W, 3] with `view_label` [B, V, L]: each view counts as a sample.
+
+  Raises:
+    InputError: a method that remembers its samples on images of several views.
   """
+  if remember and config.input.crop == "six_view":
+    raise InputError(f"config.model.name={config.model.name!r} keeps a history per image: config.input.crop='six_view' is not for it")
   local = config.batch_norm_scope == "local" and mesh is not None
   draws = takes(model, "keys")
 
   def loss_fn(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[jax.Array, Any]:
-    inputs = _augment(batch, config)
-    extras = _extras(model, batch)
+    if trainable is not None:  # so that nothing is computed for the others
+      params = {name: group if name in trainable else jax.lax.stop_gradient(group) for name, group in params.items()}
+    batch = _views_as_rows(batch)
+    image = _augment(batch, config)
+    inputs = _normalize(image, config)
+    extras = _extras(model, batch | {"pixels": _pixels(image)})
     keys = {"keys": jax.vmap(jax.random.fold_in, (0, None))(batch["jitter_key"], _MODEL_KEYS)} if draws else {}
     (logits, out), updated = model.apply(
         {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"], **keys, **extras
@@ -94,7 +106,7 @@ def make_train_step(
       return grads, stats, scalars, logits
     micro_batches = jax.tree.map(functools.partial(_split, count), dict(batch))
     (grads, stats), (scalars, logits) = jax.lax.scan(one, (zeros, batch_stats), micro_batches)
-    logits = logits.swapaxes(0, 1).reshape(batch["image"].shape[0], logits.shape[-1])  # rows as before `_split`
+    logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])  # rows as before `_split`
     return grads, stats, jax.tree.map(jnp.mean, scalars), logits
 
   if local:
@@ -133,16 +145,19 @@ def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable
 
   `batch` holds `image` uint8 [B, H, W, 3], or [B, V, H, W, 3] for V views, and may hold `person_mask` or `region_mask`
   uint8 of the same [B, (V,) H, W], and for one view what else the model takes. `rows` holds `logit` float32 [B, L], the mean
-  over the views. Where the batch has a mask and the model predicts one, `mask_intersection` and `mask_union` int32 [B], pixels
+  over the views. Where the model chooses labels, `step_labels` int32 and `step_probability` float32 [B, V, T], see
+  `models.attncnn_rnn`. Where the batch has a mask and the model predicts one, `mask_intersection` and `mask_union` int32 [B], pixels
   counted over the views, and `region_confusion` int32 [B, R, R], pixels of true (first) and predicted region. Where the model
   weighs regions for each label, `region_weights` float32 [B, R, L].
   """
   def predict_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
     image = batch["image"]
     count, views = image.shape[0], image.shape[1] if image.ndim == 5 else 1
-    inputs = _normalize(image.reshape(-1, *image.shape[-3:]), config)
+    pixels = image.reshape(-1, *image.shape[-3:])
+    inputs = _normalize(pixels, config)
     variables = {"params": params, "batch_stats": batch_stats}
-    extras = {key: value.reshape(-1, *value.shape[-3 if key == "regions" else -2:]) for key, value in _extras(model, batch).items()}
+    extras = _extras(model, batch | {"pixels": pixels})
+    extras = {key: value.reshape(-1, *value.shape[-2 if key == "landmarks" else -3:]) for key, value in extras.items()}
     logits, out = model.apply(variables, inputs, train=False, **extras)
     rows = {"logit": logits.astype(jnp.float32).reshape(count, views, logits.shape[-1]).mean(axis=1)}
     if "person_mask" in batch and "mask" in out:
@@ -153,6 +168,8 @@ def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable
       region = batch["region_mask"].reshape(-1, *image.shape[-3:-1])
       confusion = masks.region_confusion(out["region_probability"], region)
       rows["region_confusion"] = confusion.reshape(count, views, *confusion.shape[1:]).sum(axis=1)
+    if "step_labels" in out:
+      rows |= {key: out[key].reshape(count, views, -1) for key in ("step_labels", "step_probability")}
     if "region_weights" in out and views == 1:
       rows["region_weights"] = out["region_weights"].astype(jnp.float32)
     return rows
@@ -165,7 +182,8 @@ def make_explain_step(model: Any, config: ml_collections.ConfigDict) -> Callable
   `logits` and all that the model names."""
   def explain_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, out = model.apply(variables, _normalize(batch["image"], config), train=False, **_extras(model, batch))
+    extras = _extras(model, batch | {"pixels": batch["image"]})
+    logits, out = model.apply(variables, _normalize(batch["image"], config), train=False, **extras)
     return {"logits": logits, **out}
 
   return explain_step
@@ -185,11 +203,11 @@ def make_equivariance_step(model: Any, config: ml_collections.ConfigDict, small:
   """
   def equivariance_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
     variables = {"params": params, "batch_stats": batch_stats}
-    extras = _extras(model, batch)
+    extras = _extras(model, batch | {"pixels": batch["image"]})
     heatmap = lambda image, extras: model.apply(variables, image, train=False, **extras)[1]["heatmap"]
     image = _normalize(batch["image"], config)
     original, valid = heatmap(image, extras), batch["valid"]
-    mirrored = heatmap(image[:, :, ::-1], {key: value[:, :, ::-1] for key, value in extras.items() if key == "regions"})
+    mirrored = heatmap(image[:, :, ::-1], {key: value[:, :, ::-1] for key, value in extras.items() if key != "landmarks"})
     sums = {"flip": heatmaps.flip_error_sums(original, mirrored, valid)}
     if small:
       shrunk = jax.image.resize(image, (image.shape[0], *small, 3), "bilinear")
@@ -215,7 +233,8 @@ def flops_per_image(model: Any, state: TrainState, batch: Batch) -> float:
   """Floating-point operations of one forward pass, by XLA's own count; `batch` is one sample."""
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state.params, state.batch_stats))
   inputs = {key: jax.ShapeDtypeStruct(batch[key].shape, jnp.float32) for key in INPUTS if key in batch}
-  forward = lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x["image"], train=False, **_extras(model, x))
+  forward = lambda params, stats, x: model.apply(
+      {"params": params, "batch_stats": stats}, x["image"], train=False, **_extras(model, x | {"pixels": x["image"]}))
   lowered = jax.jit(forward).lower(*shapes, inputs)
   return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
@@ -227,17 +246,32 @@ def takes(model: Any, name: str) -> bool:
 
 def _extras(model: Any, batch: Batch) -> dict[str, jax.Array]:
   """What the model takes beside the image; `regions` uint8 [B, h, w, R] as float in 0..1."""
-  extras = {key: batch[key] for key in INPUTS[1:] if key in batch and takes(model, key)}
+  extras = {key: batch[key] for key in (*INPUTS[1:], "pixels") if key in batch and takes(model, key)}
   return extras | {key: value.astype(jnp.float32) / 255 for key, value in extras.items() if key == "regions"}
 
 
+def _pixels(image: jax.Array) -> jax.Array:
+  """The augmented images as whole numbers of 0..255; what comes as uint8 is that already."""
+  return image if image.dtype == jnp.uint8 else jnp.round(255 * image)
+
+
+def _views_as_rows(batch: Batch) -> Batch:
+  """Images [B, V, H, W, 3] as B V samples with keys of their own, the views of an image side by side."""
+  if batch["image"].ndim == 4:
+    return batch
+  count = batch["image"].shape[1]
+  rows = {key: jnp.repeat(value, count, axis=0) for key, value in batch.items() if key not in ("image", "view_label", "jitter_key")}
+  keys = jax.vmap(lambda key: preprocess.sample_keys(key, count))(batch["jitter_key"])
+  joined = lambda x: x.reshape(-1, *x.shape[2:])
+  return rows | {"image": joined(batch["image"]), "label": joined(batch["view_label"]), "jitter_key": keys.reshape(-1)}
+
+
 def _augment(batch: Batch, config: ml_collections.ConfigDict) -> jax.Array:
-  """uint8 images -> colour-jittered, normalised inputs in the compute dtype."""
+  """uint8 images -> colour-jittered ones, float32 in 0..1; uint8 where nothing is jittered."""
   strengths = {name: config.input[name] for name in ("brightness", "contrast", "saturation", "hue")}
-  image = batch["image"]
-  if any(strengths.values()):
-    image = preprocess.color_jitter(image.astype(jnp.float32) / 255, batch["jitter_key"], **strengths)
-  return _normalize(image, config)
+  if not any(strengths.values()):
+    return batch["image"]
+  return preprocess.color_jitter(batch["image"].astype(jnp.float32) / 255, batch["jitter_key"], **strengths)
 
 
 def _normalize(image: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:

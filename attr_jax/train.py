@@ -83,7 +83,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   objective = make_objective(config, data.info)
   _check_model(config, model, objective)
   schedule = optim.make_schedule(config, total, len(train_source))
-  tx = optim.make_optimizer(config, schedule, models.trainable_groups(config.model.name, config.loss))
+  trainable = models.trainable_groups(config.model.name, config.loss)
+  tx = optim.make_optimizer(config, schedule, trainable)
   checkpoints = checkpoint_lib.Checkpoints(workdir / "checkpoints")
   method = models.MODELS[config.model.name]
   memory = models.initial_memory(config.model.name, len(train_source), len(data.info.label_names))
@@ -92,7 +93,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
 
   train_step = steps.compile_train_step(steps.make_train_step(
       model, objective, tx, schedule, config, mesh,
-      remember=getattr(method, "remember", None), num_train=len(train_source)), mesh)
+      remember=getattr(method, "remember", None), num_train=len(train_source), trainable=trainable), mesh)
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
     run_folder.write_parameters(workdir, state.params, state.batch_stats)
@@ -101,7 +102,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
 
   batches = pipeline.train_iterator(
       pipeline.train_dataset(
-          train_source, evaluate.input_spec(config), batch_size=config.batch_size, seed=config.seed,
+          train_source, evaluate.input_spec(config, data.info), batch_size=config.batch_size, seed=config.seed,
           process_index=jax.process_index(), process_count=jax.process_count(), second=second_source,
       ),
       start, config.input.threads,
@@ -258,13 +259,14 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
       views=config.evaluate.views, max_samples=config.evaluate.max_samples,
       second=second,
   )
-  overall = evaluate.measure(table, info.label_names)["metrics"]
+  chosen = evaluate.choose(config, info, table, table)
+  overall = evaluate.measure(table, info.label_names, chosen=chosen)["metrics"]
   if config.evaluate.select not in overall:
     raise InputError(f"config.evaluate.select={config.evaluate.select!r} is no metric; there are: {', '.join(overall)}")
   selected = overall[config.evaluate.select]
   writer.write_scalars(step, {"epoch": step * config.batch_size / num_train,
                               **{f"val/{key}": value for key, value in overall.items()}})
-  shown = "  ".join(f"{key} {100 * overall[key]:5.1f}" for key in ("mAP", "mA", "F1", "mask_IoU", "region_mIoU") if key in overall)
+  shown = "  ".join(f"{key} {100 * overall[key]:5.1f}" for key in _shown(config) if key in overall)
   progress.write(f"step {step:>6}  val {shown}")
   if not math.isfinite(selected):
     return None, state
@@ -273,6 +275,12 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
       state.opt_state, selected, factor=schedule.factor, patience=schedule.patience, max_drops=schedule.max_drops
   )
   return selected, state.replace(opt_state=opt_state)
+
+
+def _shown(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """The metrics of the line that a validation prints."""
+  usual = ("mAP", "mA", "F1", "mask_IoU", "region_mIoU")
+  return usual if config.evaluate.select in usual else (config.evaluate.select, *usual)
 
 
 def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, memory: Any, checkpoints: checkpoint_lib.Checkpoints,

@@ -10,92 +10,55 @@ times the time. On a CPU the processor time of the steps is measured too, which 
 import argparse
 import functools
 import json
-import os
 import pathlib
 import statistics
-import time
 
 import jax
 import numpy as np
 
 from attr_jax import config as config_lib
 from attr_jax import models
-from attr_jax import optim
-from attr_jax import sharding
-from attr_jax import state as state_lib
-from attr_jax import steps
+import timing
 
 BAR = 4.4
 SYSTEMS = {"baseline": {}, "vac": {"transforms": "fs"}}
 
 
 def make_run(name, options, args):
-  """A compiled step of one system on random data; `run()` does one update and waits. Also the seconds of compilation."""
+  """`timing.compiled_step` of one system on random data."""
   config = config_lib.default_config()
   config.model.name, config.model.depth = name, args.depth
   config.model.update(options)
   config.batch_size, config.input.size = args.batch, (args.size, args.size)
   config.compute_dtype = args.dtype
-  mesh = sharding.make_mesh()
-  sharding.check_batch("--batch", args.batch, mesh)
   model = models.build(config.model, args.labels, config.compute_dtype)
-  schedule = optim.make_schedule(config, 1000, 1000)
-  tx = optim.make_optimizer(config, schedule)
   ratio = np.full(args.labels, 0.3, np.float32)
   objective = functools.partial(models.MODELS[name].objective, positive_ratio=ratio, loss="exp_ratio")
-  state = state_lib.create_state(model, tx, (args.size, args.size, 3), {}, mesh, seed=0)
   rng = np.random.default_rng(0)
-  batch = sharding.put_batch({
+  batch = {
       "image": rng.integers(0, 256, (args.batch, args.size, args.size, 3), np.uint8),
       "label": rng.integers(0, 2, (args.batch, args.labels)).astype(np.uint8),
       "known": np.ones((args.batch, args.labels), bool),
       "id": np.arange(args.batch),
-  }, sharding.over_batch(mesh))
-  key = jax.random.key(0)
-  step = steps.compile_train_step(steps.make_train_step(model, objective, tx, schedule, config, mesh), mesh)
-  start = time.perf_counter()
-  step = step.lower(state, batch, key).compile()
-  seconds = time.perf_counter() - start
-
-  def run():
-    nonlocal state
-    state, scalars = step(state, batch, key)
-    jax.block_until_ready((state, scalars))
-
-  return run, seconds
+  }
+  return timing.compiled_step(config, model, objective, batch)
 
 
 def measure(args):
   """The times of all systems and what they were measured on, ready for JSON."""
-  runs = {name: make_run(name, options, args) for name, options in SYSTEMS.items()}
-  times, processor = {name: [] for name in runs}, {name: [] for name in runs}
-  for turn in range(args.repeats + 1):
-    for name, (run, _) in runs.items():
-      start, processor_start = time.perf_counter(), time.process_time()
-      run()
-      if turn:  # the first is a warm-up
-        times[name].append(time.perf_counter() - start)
-        processor[name].append(time.process_time() - processor_start)
+  made = {name: make_run(name, options, args) for name, options in SYSTEMS.items()}
+  wall, processor = timing.take_turns({name: run for name, (run, _, _) in made.items()}, args.repeats)
   on_cpu = jax.default_backend() == "cpu"
   return {
       "arguments": vars(args) | {"out": None},
-      "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-      "backend": jax.default_backend(),
-      "jax": jax.__version__,
-      "cores": os.cpu_count(),
-      "load_average": os.getloadavg()[0],
-      "compile_seconds": {name: seconds for name, (_, seconds) in runs.items()},
-      "step_seconds": times,
+      **timing.machine(),
+      "compile_seconds": {name: seconds for name, (_, seconds, _) in made.items()},
+      "step_seconds": wall,
       "processor_seconds": processor if on_cpu else None,
-      "ratio": median_ratio(times),
-      "processor_ratio": median_ratio(processor) if on_cpu else None,
+      "ratio": timing.median_ratio(wall, "vac", "baseline"),
+      "processor_ratio": timing.median_ratio(processor, "vac", "baseline") if on_cpu else None,
       "bar": BAR,
   }
-
-
-def median_ratio(seconds):
-  """Of the turns."""
-  return statistics.median(vac / baseline for baseline, vac in zip(seconds["baseline"], seconds["vac"]))
 
 
 def table(result):

@@ -765,3 +765,75 @@ def test_input_types_do_not_matter():
     metrics.evaluate_all(label, score, known=known, convention=convention)
   for a, b in zip(before, (label, score, known)):
     np.testing.assert_array_equal(a, b)
+
+
+# Label sets and searched thresholds.
+
+
+def some_sets(seed=0, images=40, labels=7):
+  rng = np.random.default_rng(seed)
+  label = (rng.random((images, labels)) < 0.3).astype(np.uint8)
+  label[:, 0] = 0  # a label that nobody has
+  score = np.clip(0.5 * label + rng.random(label.shape) * 0.6, 0, 1)
+  decision = score > 0.45
+  decision[3] = False  # an image without any label found
+  return label, score, decision
+
+
+def test_set_metrics_are_scikit_learns():
+  label, _, decision = some_sets()
+  found = metrics.set_metrics(label, decision)
+  some = label.any(axis=0)
+  for kind, average, columns in (("sample", "samples", slice(None)), ("macro", "macro", some), ("micro", "micro", slice(None))):
+    pair = label[:, columns], decision[:, columns]
+    options = {"average": average, "zero_division": 0}
+    assert found[f"{kind}_P"] == pytest.approx(sk.precision_score(*pair, **options), abs=1e-12)
+    assert found[f"{kind}_R"] == pytest.approx(sk.recall_score(*pair, **options), abs=1e-12)
+    for beta in (1, 2):
+      assert found[f"{kind}_F{beta}"] == pytest.approx(sk.fbeta_score(*pair, beta=beta, **options), abs=1e-12)
+  assert found["accuracy"] == pytest.approx((label == decision).mean())
+  every = metrics.evaluate_all(label, decision.astype(float), decision=decision)
+  assert every["sample_P"] == found["sample_P"] and every["sample_F2"] == found["sample_F2"]
+
+
+def test_set_metrics_leave_out_what_is_not_known():
+  label, _, decision = some_sets()
+  known = np.random.default_rng(1).random(label.shape) < 0.7
+  whole = metrics.set_metrics(label, decision, known)
+  hidden = metrics.set_metrics(np.where(known, label, 1 - label), np.where(known, decision, ~decision), known)
+  assert whole == hidden
+
+
+def test_searched_thresholds_are_the_best_of_the_grid():
+  label, score, _ = some_sets(4)
+  prior = label.mean(axis=0)
+  grid = np.arange(101) / 100
+  f2 = lambda limit: sk.fbeta_score(label, score >= limit, beta=2, average="samples", zero_division=0)
+  found = metrics.search_thresholds(label, score)
+  assert (found == found[0]).all() and found[0] == grid[int(np.argmax([f2(t) for t in grid]))]
+  shape = np.clip(prior, 0.01, 1) ** 0.05
+  by_prior = metrics.search_thresholds(label, score, kind="prior", prior=prior)
+  assert f2(by_prior) == max(f2(t * shape) for t in grid) and len(set(by_prior.tolist())) > 1
+  each = metrics.search_thresholds(label, score, kind="per_class")
+  assert each[0] == found[0]  # no positives to search with
+  for k in range(1, label.shape[1]):
+    of_label = [sk.fbeta_score(label[:, k], score[:, k] >= t, beta=2, zero_division=0) for t in grid]
+    assert each[k] == grid[int(np.argmax(of_label))]
+  for wrong in ({"kind": "some"}, {"kind": "prior"}):
+    with pytest.raises(ValueError, match="unknown kind"):
+      metrics.search_thresholds(label, score, **wrong)
+
+
+def test_micro_roc_auc_is_scikit_learns():
+  label, score, _ = some_sets(2)
+  assert metrics.micro_roc_auc(label, score) == pytest.approx(sk.roc_auc_score(label.ravel(), score.ravel()))
+  known = np.random.default_rng(1).random(label.shape) < 0.7
+  assert metrics.micro_roc_auc(label, score, known) == pytest.approx(sk.roc_auc_score(label[known], score[known]))
+
+
+def test_decisions_take_the_place_of_the_threshold_per_attribute():
+  label, score, decision = some_sets()
+  by_threshold, by_decision = metrics.per_attribute(label, score, threshold=0.45), metrics.per_attribute(label, score, decision=score >= 0.45)
+  for name, column in by_threshold.items():
+    np.testing.assert_array_equal(column, by_decision[name])
+  assert not np.array_equal(metrics.per_attribute(label, score, decision=decision)["recall"], metrics.per_attribute(label, score)["recall"])

@@ -132,6 +132,20 @@ def random_square_crop(sample: Sample, sides: tuple[int, int], size: tuple[int, 
   return resize(crop(sample, (top, left, side, side)), size)
 
 
+def short_side_resize(sample: Sample, side: int) -> Sample:
+  """Resizes, keeping the aspect, so that the shorter side has `side` pixels; an image of that size stays as it is."""
+  rows, columns = sample["image"].shape[:2]
+  scale = side / min(rows, columns)
+  return resize(sample, (max(side, round(rows * scale)), max(side, round(columns * scale))))
+
+
+def random_crop(sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+  """Cuts `size` (H, W) anywhere, without changing the scale."""
+  rows, columns = sample["image"].shape[:2]
+  top, left = int(rng.integers(rows - size[0] + 1)), int(rng.integers(columns - size[1] + 1))
+  return crop(sample, (top, left, *size))
+
+
 def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
   """Mirrors with probability 0.5."""
   return flip(sample) if rng.integers(2) else sample

@@ -21,8 +21,13 @@ from attr_jax.data import ops
 from attr_jax.data import regions
 from attr_jax.errors import InputError
 
-CROPS = ("five_position", "random_square", "none")
-VIEWS = ("full", "five_crop")
+CROPS = ("five_position", "random_square", "six_view", "none")
+VIEWS = ("full", "five_crop", "six_view")
+CROP_LABELS = ("group", "none", "all")
+
+NUM_VIEWS = 6  # of "six_view": the whole image, and crops of it
+# Crops of evaluation images are random, but the same in every run: Tang et al. (2019) drew new ones each time.
+_VIEW_SEED = 231
 
 Batch = dict[str, np.ndarray]
 
@@ -34,17 +39,20 @@ class InputSpec:
   Attributes:
     resize: Size of the whole image before it is cropped (aspect not kept).
     size: Size of the model input in training and of each of five crops.
-    crop: "five_position" (SRN, Da-HAR), "random_square" (DIAA's code) or "none"
-      (the whole image resized straight to `size`).
+    crop: "five_position" (SRN, Da-HAR), "random_square" (DIAA's code), "six_view" (Tang et al. 2019: training samples
+      have six views too, see `six_views`) or "none" (the whole image resized straight to `size`).
     crop_sizes: Candidate heights of "five_position"; None = 1, .875, .75, .66
       and .5 of the height of `resize`. For "random_square" the smallest and the
-      largest side; None = half and 7/8 of that height. Unused by "none".
+      largest side; None = half and 7/8 of that height. Unused by the others.
     max_distort: See `ops.crop_shapes`; None = height and width independent.
     keep_ratio: Crops keep the aspect of `resize` (pedestrians).
     flip: Mirror with probability 0.5 in training.
     masks: Decode and deliver masks; False leaves them out where no loss needs them.
     full_size: Size of the one view of evaluation "full"; None = `resize`.
       Models whose maps are fixed to the training size need `size` here.
+    crop_labels: Labels of the crops among six training views: "group", those of the group that shows everywhere in an
+      image (cultures, by their style), the poster's intent; "none", what its program did by mistake; "all".
+    crop_group: [L], True for the labels of that group. Needed in training only.
   """
 
   resize: tuple[int, int] = (256, 256)
@@ -56,11 +64,17 @@ class InputSpec:
   flip: bool = True
   masks: bool = True
   full_size: tuple[int, int] | None = None
+  crop_labels: str = "group"
+  crop_group: tuple[bool, ...] | None = None
 
   def __post_init__(self):
     if self.crop not in CROPS:
       raise InputError(f"crop: expected one of {', '.join(CROPS)}, got {self.crop!r}")
-    if self.crop == "none":
+    if self.crop_labels not in CROP_LABELS:
+      raise InputError(f"crop_labels: expected one of {', '.join(CROP_LABELS)}, got {self.crop_labels!r}")
+    if self.crop == "six_view" and max(self.size) > min(self.resize):
+      raise InputError(f"resize: six_view cuts {self.size[0]}x{self.size[1]} out of images whose shorter side is {min(self.resize)}")
+    if self.crop in ("none", "six_view"):
       return
     if self.crop == "random_square" and len(self.heights) != 2:
       raise InputError(f"crop_sizes: random_square takes the smallest and the largest side, got {self.crop_sizes}")
@@ -100,6 +114,8 @@ def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -
   sample = decode_sample(raw, spec.masks)
   if "regions" in sample and spec.crop != "none":
     raise InputError("the regions of an annotation fit whole images only: set config.input.crop='none'")
+  if spec.crop == "six_view":
+    return _six_training_views(sample, spec, rng)
   if spec.crop == "none":
     sample = ops.resize(sample, spec.size)
   else:
@@ -112,13 +128,56 @@ def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -
   return ops.random_flip(sample, rng) if spec.flip else sample
 
 
+def six_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Generator, *, crops: bool) -> list[ops.Sample]:
+  """The whole image at `spec.size` and five random crops of that size (Tang et al. 2019).
+
+  Args:
+    sample: One image, without masks or points.
+    spec: Crops are cut from the image at a shorter side of min(`spec.resize`) pixels.
+    rng: Where they are cut.
+    crops: False gives the whole image six times.
+
+  Raises:
+    InputError: The sample has masks or points, which belong to one view.
+  """
+  more = [key for key in ("person_mask", "region_mask", "landmarks") if key in sample]
+  if more:
+    raise InputError(f"crop: six_view does not cut {', '.join(more)}; set config.input.masks=False")
+  views = [ops.resize(sample, spec.size)] * (1 if crops else NUM_VIEWS)
+  if crops:
+    large = ops.short_side_resize(sample, min(spec.resize))
+    views += [ops.random_crop(large, spec.size, rng) for _ in range(NUM_VIEWS - 1)]
+  return views
+
+
+def _six_training_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Generator) -> ops.Sample:
+  """`image` [6, H, W, 3], each view mirrored or not by itself, and `view_label` [6, L].
+
+  An image without a label of the group is never cropped: its labels are of things that a crop may miss.
+  """
+  if spec.crop_group is None or len(spec.crop_group) != len(sample["label"]):
+    raise ValueError(f"six_view needs crop_group for {len(sample['label'])} labels in training, got {spec.crop_group}")
+  group = np.array(spec.crop_group)
+  crops = bool((sample["label"][group] == 1).any())
+  views = six_views(sample, spec, rng, crops=crops)
+  if spec.flip:
+    views = [ops.random_flip(view, rng) for view in views]
+  keeps = {"group": group, "none": np.zeros_like(group), "all": np.ones_like(group)}[spec.crop_labels]
+  cropped = np.arange(NUM_VIEWS)[:, None] >= (1 if crops else NUM_VIEWS)
+  label = np.where(cropped & ~keeps, 0, sample["label"]).astype(np.uint8)
+  return {**sample, "image": np.stack([view["image"] for view in views]), "view_label": label}
+
+
 def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str) -> ops.Sample:
-  """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop"."""
+  """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop", [6, H, W, 3] for "six_view"."""
   sample = decode_sample(raw, spec.masks)
   if "regions" in sample and views != "full":
     raise InputError(f"the regions of an annotation fit whole images only, not the views {views!r}")
   if views == "full":
     return ops.resize(sample, spec.full_size or spec.resize)
+  if views == "six_view":
+    rng = np.random.default_rng((_VIEW_SEED, int(sample["id"]) % 2**64))
+    return {**sample, "image": np.stack([view["image"] for view in six_views(sample, spec, rng, crops=True)])}
   return ops.five_crop(ops.resize(sample, spec.resize), spec.size)
 
 
@@ -208,7 +267,8 @@ def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_si
 
   Returns:
     Map-style data set of dicts of arrays with leading axis B / n: `image` uint8
-    [B / n, H, W, 3], `label`, `known`, `id` and what else the samples hold.
+    [B / n, H, W, 3], `label`, `known`, `id` and what else the samples hold. With "six_view" images are
+    [B / n, 6, H, W, 3] and `view_label` uint8 [B / n, 6, L] is what each view shows.
 
   Raises:
     InputError: B does not divide by n, or a source is empty.
@@ -279,15 +339,15 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
   Args:
     source: Random access to raw samples.
     spec: Sizes.
-    views: "full" (whole image, `spec.full_size`) or "five_crop" (corners and
-      centre, `spec.size`, of the image at `spec.resize`).
+    views: "full" (whole image, `spec.full_size`), "five_crop" (corners and centre, `spec.size`, of the image at
+      `spec.resize`) or "six_view" (`six_views`; an image's crops are the same in every run).
     batch_size: Global batch size B in samples.
     process_index: This host.
     process_count: Number of hosts; B must be a multiple.
 
   Returns:
     Map-style data set of dicts of arrays; `image` uint8 [b, H, W, 3] or
-    [b, 5, H, W, 3] with b = B / process_count; `valid` bool [b] is False for
+    [b, V, H, W, 3] with b = B / process_count; `valid` bool [b] is False for
     padding, whose `id` is -1 and whose `known` is all False. Every sample
     appears once over all hosts.
 

@@ -14,6 +14,7 @@ from attr_jax.data.builders import celeba
 from attr_jax.data.builders import coco
 from attr_jax.data.builders import coco_person
 from attr_jax.data.builders import helen
+from attr_jax.data.builders import imet2019
 from attr_jax.data.builders import lfwa
 from attr_jax.data.builders import pa100k
 from attr_jax.data.builders import wider_attribute
@@ -25,6 +26,7 @@ DATASETS: dict[str, type] = {
     "coco": coco.Builder,
     "coco_person": coco_person.Builder,
     "helen": helen.Builder,
+    "imet2019": imet2019.Builder,
     "lfwa": lfwa.Builder,
     "pa100k": pa100k.Builder,
     "wider_attribute": wider_attribute.Builder,

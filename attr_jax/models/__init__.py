@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from attr_jax.errors import InputError
+from attr_jax.models import attncnn_rnn
 from attr_jax.models import baseline
 from attr_jax.models import dahar
 from attr_jax.models import diaa
@@ -18,6 +19,7 @@ from attr_jax.models import srn
 from attr_jax.models import vac
 
 MODELS: dict[str, ModuleType] = {
+    "attncnn_rnn": attncnn_rnn,
     "baseline": baseline,
     "dahar": dahar,
     "diaa": diaa,

@@ -9,11 +9,11 @@ import pathlib
 from attr_jax.errors import InputError
 
 # World -> the data sets that read its layouts. The faces are already cut, so `celeba`, which reads original photos, has none.
-WORLDS = {"people": ("wider_attribute",), "faces": ("celeba_aligned", "helen")}
+WORLDS = {"people": ("wider_attribute",), "faces": ("celeba_aligned", "helen"), "artworks": ("imet2019",)}
 
 
 def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress: bool = True) -> dict:
-  """Draws `count` units of a world (people: boxes, faces: photos) into the new folder `out`; same seed, same bytes."""
+  """Draws `count` units of a world (people: boxes, faces: photos, artworks: pictures) into the new folder `out`; same seed, same bytes."""
   _check(world)
   module = importlib.import_module(f"attr_jax.data.worlds.{world}")
   return module.synthesize(pathlib.Path(out), count=count, seed=seed, progress=progress)

@@ -380,7 +380,7 @@ _EYE_BAGS, _CHEEKS = ((-1.4, 0.25, -0.6, 0.6), (0.6, 0.25, 1.4, 0.6)), ((-1.6, 0
   ("Smiling", False, _corner_lift, 1.0, 5),
   ("Wavy_Hair", False, _roughness, 1.02, 0),
   ("Wearing_Earrings", False, _detail(-2.8, 0.6, 2.8, 2.0), 1.1, 0),
-  ("Wearing_Lipstick", False, _lip_redness, 1.0, 25),
+  ("Wearing_Lipstick", False, _lip_redness, 1.0, 8),
   ("Wearing_Necklace", False, _detail(-1.3, 4.3, 1.3, 5.6), 1.5, 0),
   ("Wearing_Necktie", True, _detail(-0.5, 4.5, 0.5, 5.8), 1.15, 0),
 ])

@@ -1,0 +1,117 @@
+"""What the decoder of AttnCNN-RNN adds to the training step of its ResNet, and the memory that the step takes.
+
+  python benchmarks/attncnn_step.py --out=attncnn_step.json
+
+The step is the paper's: six views of each of 32 artworks, 1,103 labels, a frozen ResNet-50 at 224 px. The two programs, with
+and without the decoder, are compiled first and then take turns. The ratio is the median over turns; the bar is 1.15, and
+24 GB for the memory: arguments, results and temporaries by XLA's own count, and the peak of this process.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import pathlib
+import resource
+import statistics
+
+import jax
+import numpy as np
+
+from attr_jax import models
+from attr_jax.models import attncnn_rnn
+import timing
+
+BAR, GIGABYTES = 1.15, 24
+SYSTEMS = ("baseline", "attncnn_rnn")
+CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "attncnn_rnn.py"
+
+
+def load_config(system):
+  spec = importlib.util.spec_from_file_location("config", CONFIG)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(f"system={system}")
+
+
+def make_run(system, args):
+  """`timing.compiled_step` of a system on random views."""
+  config = load_config(system)
+  config.batch_size, config.input.size, config.model.depth = args.batch, (args.size, args.size), args.depth
+  config.compute_dtype = args.dtype
+  model = models.build(config.model, args.labels, config.compute_dtype)
+  ratio = np.full(args.labels, 0.003, np.float32)
+  objective = functools.partial(attncnn_rnn.objective, positive_ratio=ratio, **config.loss)
+  rng = np.random.default_rng(0)
+  label = (rng.random((args.batch, 6, args.labels)) < ratio).astype(np.uint8)
+  batch = {
+      "image": rng.integers(0, 256, (args.batch, 6, args.size, args.size, 3), np.uint8),
+      "label": label[:, 0],
+      "view_label": label,
+      "known": np.ones((args.batch, args.labels), bool),
+      "id": np.arange(args.batch),
+  }
+  return timing.compiled_step(config, model, objective, batch, models.trainable_groups("attncnn_rnn", config.loss))
+
+
+def bytes_of(program):
+  """Of a step by XLA's count: what comes in and is not given back in the same place, what goes out, and what it needs meanwhile."""
+  memory = program.memory_analysis()
+  return (memory.argument_size_in_bytes - memory.alias_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)
+
+
+def measure(args):
+  """The times and the memory of both systems, ready for JSON."""
+  made = {system: make_run(system, args) for system in SYSTEMS}
+  wall, processor = timing.take_turns({system: run for system, (run, _, _) in made.items()}, args.repeats)
+  on_cpu = jax.default_backend() == "cpu"
+  return {
+      "arguments": vars(args) | {"out": None},
+      **timing.machine(),
+      "compile_seconds": {system: seconds for system, (_, seconds, _) in made.items()},
+      "step_seconds": wall,
+      "processor_seconds": processor if on_cpu else None,
+      "ratio": timing.median_ratio(wall, "attncnn_rnn", "baseline"),
+      "processor_ratio": timing.median_ratio(processor, "attncnn_rnn", "baseline") if on_cpu else None,
+      "bar": BAR,
+      "step_gigabytes": {system: bytes_of(program) / 1e9 for system, (_, _, program) in made.items()},
+      "peak_gigabytes_of_the_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+      "bar_gigabytes": GIGABYTES,
+  }
+
+
+def table(result):
+  """The result in a few lines of text."""
+  lines = [f"{'system':<14} {'s median':>9} {'s fastest':>9} {'images/s':>9} {'step GB':>8} {'compile s':>10}"]
+  for system in SYSTEMS:
+    seconds = result["step_seconds"][system]
+    median = statistics.median(seconds)
+    lines.append(f"{system:<14} {median:>9.2f} {min(seconds):>9.2f} {result['arguments']['batch'] / median:>9.2f} "
+                 f"{result['step_gigabytes'][system]:>8.2f} {result['compile_seconds'][system]:>10.1f}")
+  verdict = lambda met: "met" if met else "missed"
+  processor = f" (processor time {result['processor_ratio']:.3f})" if result["processor_ratio"] else ""
+  peak = result["peak_gigabytes_of_the_process"]
+  lines.append(f"with / without decoder: {result['ratio']:.3f}{processor}; bar {BAR}: {verdict(result['ratio'] <= BAR)}")
+  lines.append(f"peak of the process, both programs in it: {peak:.1f} GB; bar {GIGABYTES}: {verdict(peak <= GIGABYTES)}")
+  lines.append(f"{result['device']}, load {result['load_average']:.1f} on {result['cores']} cores")
+  return "\n".join(lines)
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--depth", default="50", help="of the ResNet: 18, 34, 50, 101 or tiny")
+  parser.add_argument("--size", type=int, default=224, help="side of the views in px")
+  parser.add_argument("--batch", type=int, default=32, help="images, each with six views")
+  parser.add_argument("--labels", type=int, default=1103)
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  parser.add_argument("--repeats", type=int, default=3, help="turns that count")
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+  args = parser.parse_args()
+  result = measure(args)
+  print(table(result))
+  if args.out:
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  main()
