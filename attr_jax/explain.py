@@ -3,8 +3,11 @@
 The files are `pictures/<name>-attention*.png` and `-heatmap.png` (where each label is seen), `-masks.png` (self-masks,
 the predicted and the true person; Wu et al., AAAI 2020, Figure 5) and `-features.png` (C4 and C5, summed over channels
 and cut at their median; Figure 4), `-views.png` (one label's map on the image, its mirror image and a smaller copy;
-Guo et al., CVPR 2019), `-regions.png` (the predicted and the true regions of a face) and `-channels.png` (the strongest
-channels of the last convolution; Kalayeh et al., CVPR 2017).
+Guo et al., CVPR 2019), `-regions.png` (the predicted and the true regions of a face), `-channels.png` (the strongest
+channels of the last convolution; Kalayeh et al., CVPR 2017), `-steps.png` (where a decoder looks when it chooses each label;
+Chen et al., AAAI 2018) and `-hog.png` (images beside their histograms of oriented gradients, where a model takes them).
+
+All are of the whole image, also where a split is measured on several views of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +16,12 @@ from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from attr_jax import decoding_pictures
 from attr_jax import metrics
+from attr_jax import models
 from attr_jax import overlays
 from attr_jax import sharding
 from attr_jax import steps
@@ -23,6 +29,7 @@ from attr_jax.data import images as images_lib
 from attr_jax.data import pipeline
 from attr_jax.data import regions
 from attr_jax.errors import InputError
+from attr_jax.nn import hog
 
 _FEATURES = {"stage3": "C4", "stage4": "C5"}
 
@@ -37,12 +44,16 @@ def make_explain(run: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.
 
   Returns:
     A function of a batch, `image` uint8 [N, H, W, 3] and what else the model takes, that gives `logits` [N, L] and the
-    model's `out`, float32, on the host; compiled once per shape.
+    model's `out`, on the host and with all floats as float32; compiled once per shape.
   """
   explain = jax.jit(steps.make_explain_step(run.model, run.config))
   # From the host to one device: the first process draws alone, so nothing may be computed on the whole mesh.
   variables = sharding.to_host(run.params), sharding.to_host(run.batch_stats)
-  return lambda batch: {key: np.asarray(value, np.float32) for key, value in explain(*variables, dict(batch)).items()}
+  return lambda batch: {key: _to_host(value) for key, value in explain(*variables, dict(batch)).items()}
+
+
+def _to_host(value: jax.Array) -> np.ndarray:
+  return np.asarray(value, np.float32 if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype)
 
 
 def small_size(run: Any) -> tuple[int, int]:
@@ -52,17 +63,19 @@ def small_size(run: Any) -> tuple[int, int]:
 
 
 def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pipeline.InputSpec, folder: pathlib.Path,
-         name: str, num_images: int = 6) -> None:
+         name: str, num_images: int = 6, threshold: float | Sequence[float] | None = None) -> None:
   """Draws the maps of images all over a split.
 
   Args:
-    runs: column title -> `evaluate.Run`. The masks and features of several stand side by side; attention is drawn
-      for a single one.
+    runs: column title -> `evaluate.Run`. The masks and features of several stand side by side; attention and
+      the steps of a decoder are drawn for a single one.
     source: raw samples of the split.
     spec: how images come to the network; with `masks` the true person is drawn where the data have one.
     folder: of the pictures.
     name: how the files begin.
     num_images: rows of each picture.
+    threshold: what says that a label is there, see `evaluate.Chosen`: scores, or the factor of the model's own rule. None:
+      0.5, or the factor in `config.decide`.
   """
   raws = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(num_images, len(source)))]
   samples = [pipeline.evaluation_view(raw, spec=spec, views="full") for raw in raws]
@@ -76,7 +89,13 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
     label, known = (np.stack([sample[key] for sample in samples]) for key in ("label", "known"))
     for key in _label_maps(out):
       overlays.attention_sheet(shown, out[key], metrics.probabilities(out["logits"]), label, known, run.info.label_names,
-                               folder / f"{name}-{key}.png", title=f"{key}: {name}")
+                               folder / f"{name}-{key}.png", threshold=0.5 if threshold is None else threshold, title=f"{key}: {name}")
+    steps_kept = getattr(models.MODELS[run.config.model.name], "steps_kept", None)
+    if steps_kept and "step_attention" in out:
+      options = {**run.config.get("decide", {}), **({} if threshold is None else {"factor": threshold})}
+      decoding_pictures.step_sheet(
+          shown, out["step_attention"], out["step_labels"], out["step_probability"], steps_kept(out, run.info, **options), label,
+          run.info.label_names, folder / f"{name}-steps.png", title=f"Steps of the decoder: {name}")
     if "heatmap" in out:
       _draw_views(explain, batch, small_size(run), shown, run.info.label_names, folder / f"{name}-views.png", name)
   masks = _columns(outs, _masks)
@@ -96,6 +115,16 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
   channels = _columns(outs, lambda out: {"last convolution": out["features"][0]} if out.get("features", np.empty(0)).ndim == 4 else {})
   if channels:
     overlays.channel_sheet(shown[0], channels, folder / f"{name}-channels.png", title=f"Strongest channels: {name}")
+  cells = [run.config.model.hog_cell for run in runs.values() if run.config.model.get("hog")]
+  if cells:
+    _draw_hog(batch["image"], cells[0], folder / f"{name}-hog.png", f"HOG: {name}")
+
+
+def _draw_hog(images: np.ndarray, cell: int, path: pathlib.Path, title: str) -> None:
+  """Of images as the network sees them; what lies beyond the last whole cell has no HOG and is not shown."""
+  height, width = (side // cell * cell for side in images.shape[1:3])
+  histograms = hog.cell_histograms(images, cell_size=(cell, cell))
+  decoding_pictures.hog_sheet(images[:, :height, :width], np.asarray(histograms), path, title=title)
 
 
 def _draw_views(explain: Callable[[Maps], Maps], batch: Maps, small: tuple[int, int], shown: Sequence[np.ndarray],

@@ -27,6 +27,7 @@ from attr_jax.pictures import FONT, INK
 # has neither black nor white, so that no heat looks like the image; turbo is not uniform.
 COLOURS = np.rint(255 * matplotlib.colormaps["plasma"](np.arange(256))[:, :3]).astype(np.uint8)
 OPACITY = 0.7  # of the highest heat
+FADED = 0.7  # share of white in a faded panel
 # White with a dark edge stands out from every image and colour.
 OUTLINE, OUTLINE_WIDTH = "white", 1.3
 OUTLINE_EDGE = [patheffects.withStroke(linewidth=3.2, foreground=INK)]
@@ -46,11 +47,11 @@ SWATCH, KEY_LINE = 18, 22  # of a legend of regions: width of a sample, height o
 TILE, TILE_GAP, TILES_PER_ROW = 64, 4, 10  # of a channel: its longer side
 NARROWEST_BLOCK = 280  # of channels; less holds no scale
 
-_ABSENT = ("–", "#777777", "rightly absent")
+ABSENT = ("–", "#777777", "rightly absent")
 _NOT_SPECIFIED = (*pictures.UNSPECIFIED[:2], "not specified")
 
 
-class _Panel(NamedTuple):
+class Panel(NamedTuple):
   """One cell of a sheet; without `heat` and `classes` the image alone, `image` None an empty cell."""
 
   image: np.ndarray | None
@@ -60,6 +61,7 @@ class _Panel(NamedTuple):
   classes: np.ndarray | None = None
   caption: tuple[str, ...] = ()
   colour: str = INK
+  faded: bool = False
 
 
 class _Block(NamedTuple):
@@ -90,7 +92,7 @@ def blend(image: np.ndarray, heat: np.ndarray, span: tuple[float, float] | None 
   """
   image, heat = np.asarray(image), np.asarray(heat, float)
   _check_image(image, "image")
-  _check_map(heat, "heat")
+  check_map(heat, "heat")
   heat = _resized(_normalised(heat, span), image.shape[:2])
   share = OPACITY * heat[..., None]
   colour = COLOURS[np.rint(255 * heat).astype(np.uint8)]
@@ -161,7 +163,7 @@ def attention_sheet(
     ValueError: shapes that do not belong together, too many columns, or NaN or Inf in a map (names row and
       label).
   """
-  images = _checked_images(images)
+  images = checked_images(images)
   maps, score, label = np.asarray(maps, float), np.asarray(score, float), np.asarray(label, bool)
   known = pictures.known_or_all(known, label)
   shape = len(images), len(label_names)
@@ -170,20 +172,20 @@ def attention_sheet(
                      f"label {label.shape}, known {known.shape}")
   for n, of_image in enumerate(maps):
     for i, name in enumerate(label_names):
-      _check_map(of_image[..., i], f"row {n}, column {name!r}")
+      check_map(of_image[..., i], f"row {n}, column {name!r}")
   decided = score >= np.asarray(threshold)
   rows = []
   for n, image in enumerate(images):
-    row = [_Panel(image)]
+    row = [Panel(image)]
     for i in np.argsort(-score[n], kind="stable")[:most]:
-      mark, colour, _ = pictures.MARKS.get((bool(decided[n, i]), bool(label[n, i])), _ABSENT)
+      mark, colour, _ = pictures.MARKS.get((bool(decided[n, i]), bool(label[n, i])), ABSENT)
       if not known[n, i]:
         mark, colour, _ = _NOT_SPECIFIED
       caption = label_names[i], f"{mark} {100 * score[n, i]:.0f} %"
-      row.append(_Panel(image, maps[n, ..., i], caption=caption, colour=colour))
+      row.append(Panel(image, maps[n, ..., i], caption=caption, colour=colour))
     rows.append(row)
-  _draw_sheet(rows, (), path, title, scale=("lowest", "highest value of each map"),
-              marks=(*pictures.MARKS.values(), _ABSENT, _NOT_SPECIFIED))
+  draw_sheet(rows, (), path, title, scale=("lowest", "highest value of each map"),
+             marks=(*pictures.MARKS.values(), ABSENT, _NOT_SPECIFIED))
 
 
 def mask_sheet(
@@ -203,19 +205,19 @@ def mask_sheet(
     ValueError: a wrong number of masks, too many columns, or a mask with NaN, Inf or values beyond 0..1 (names
       row and column).
   """
-  images = _checked_images(images)
-  rows = [[_Panel(image)] for image in images]
+  images = checked_images(images)
+  rows = [[Panel(image)] for image in images]
   for name, masks in columns.items():
     for n, mask in enumerate(_as_many(masks, images, name)):
       if mask is None:
-        rows[n].append(_Panel(None))
+        rows[n].append(Panel(None))
         continue
       mask = np.asarray(mask, float)
-      _check_map(mask, f"row {n}, column {name!r}")
+      check_map(mask, f"row {n}, column {name!r}")
       if mask.min() < 0 or mask.max() > 1:
         raise ValueError(f"row {n}, column {name!r}: values from {mask.min():g} to {mask.max():g}, expected 0..1")
-      rows[n].append(_Panel(images[n], mask, span=(0, 1), outlined=True))
-  _draw_sheet(rows, ("image", *columns), path, title, scale=("0", "1"), outlined=True)
+      rows[n].append(Panel(images[n], mask, span=(0, 1), outlined=True))
+  draw_sheet(rows, ("image", *columns), path, title, scale=("0", "1"), outlined=True)
 
 
 def feature_sheet(
@@ -234,16 +236,16 @@ def feature_sheet(
   Raises:
     ValueError: wrong shapes, too many columns, or NaN or Inf (names row and column).
   """
-  images = _checked_images(images)
-  rows = [[_Panel(image)] for image in images]
+  images = checked_images(images)
+  rows = [[Panel(image)] for image in images]
   for name, features in columns.items():
     for n, feature in enumerate(_as_many(features, images, name)):
       feature = np.asarray(feature)
       total = feature.sum(axis=-1, dtype=np.float64) if feature.ndim == 3 else feature
-      _check_map(total, f"row {n}, column {name!r}")
+      check_map(total, f"row {n}, column {name!r}")
       heat = cut_at_median(total[..., None])
-      rows[n].append(_Panel(images[n], heat, span=(0, heat.max())))
-  _draw_sheet(rows, ("image", *columns), path, title, scale=("up to the median", "highest sum of each map"))
+      rows[n].append(Panel(images[n], heat, span=(0, heat.max())))
+  draw_sheet(rows, ("image", *columns), path, title, scale=("up to the median", "highest sum of each map"))
 
 
 def view_sheet(
@@ -264,17 +266,17 @@ def view_sheet(
   Raises:
     ValueError: a wrong number of views, or NaN or Inf in a map (names row and column).
   """
-  images = _checked_images(images)
-  rows = [[_Panel(image, caption=(name,))] for image, name in zip(images, names, strict=True)]
+  images = checked_images(images)
+  rows = [[Panel(image, caption=(name,))] for image, name in zip(images, names, strict=True)]
   for name, pairs in views.items():
     for n, (view, heat) in enumerate(_as_many(pairs, images, name)):
       _check_image(view, f"row {n}, column {name!r}")
-      _check_map(np.asarray(heat), f"row {n}, column {name!r}")
+      check_map(np.asarray(heat), f"row {n}, column {name!r}")
   for n, row in enumerate(rows):
     pairs = [of_view[n] for of_view in views.values()]
     span = min(heat.min() for _, heat in pairs), max(heat.max() for _, heat in pairs)
-    row += [_Panel(view, np.asarray(heat, float), span, caption=("",)) for view, heat in pairs]
-  _draw_sheet(rows, ("image", *views), path, title, scale=("lowest", "highest value of the row"))
+    row += [Panel(view, np.asarray(heat, float), span, caption=("",)) for view, heat in pairs]
+  draw_sheet(rows, ("image", *views), path, title, scale=("lowest", "highest value of the row"))
 
 
 def region_sheet(
@@ -294,18 +296,18 @@ def region_sheet(
     ValueError: no or too many names, a wrong number of maps, too many columns, or a map of a wrong shape or type,
       with a class without a name, or with NaN or Inf (names row and column).
   """
-  images = _checked_images(images)
+  images = checked_images(images)
   if not 0 < len(names) <= len(REGION_COLOURS):
     raise ValueError(f"{len(names)} names of regions, expected 1 to {len(REGION_COLOURS)}")
-  rows = [[_Panel(image)] for image in images]
+  rows = [[Panel(image)] for image in images]
   for name, maps in columns.items():
     for n, values in enumerate(_as_many(maps, images, name)):
       classes = _classes(np.asarray(values), len(names), f"row {n}, column {name!r}")
-      rows[n].append(_Panel(images[n], classes=classes))
+      rows[n].append(Panel(images[n], classes=classes))
   swatches = list(enumerate(names))
   if any((panel.classes == regions.UNKNOWN).any() for row in rows for panel in row[1:]):
     swatches.append((regions.UNKNOWN, "unknown"))
-  _draw_sheet(rows, ("image", *columns), path, title, swatches=swatches)
+  draw_sheet(rows, ("image", *columns), path, title, swatches=swatches)
 
 
 def channel_sheet(
@@ -347,13 +349,13 @@ def channel_sheet(
   top = 38 + LINE + 24
   lefts = left + np.cumsum([0] + [max(NARROWEST_BLOCK, block.tiles.shape[1]) + 2 * GAP for block in blocks])
   height = top + max(len(image), *(len(block.tiles) for block in blocks)) + GAP
-  sheet, axes = _page(_width(lefts[-1] - GAP, title), height, title)
+  sheet, axes = page(sheet_width(lefts[-1] - GAP, title), height, title)
   sheet[top:top + len(image), GAP:GAP + image.shape[1]] = image
   for x, block in zip(lefts, blocks):
     axes.text(x, 38 + 12, block.head, color=INK, va="baseline", **TEXT)
     _draw_scale(sheet, axes, x, 38 + LINE, block.scale, COLOURS[::2])
     sheet[top:top + len(block.tiles), x:x + block.tiles.shape[1]] = block.tiles
-  _save(sheet, axes, path)
+  save_page(sheet, axes, path)
 
 
 def _check_image(image: np.ndarray, what: str) -> None:
@@ -361,14 +363,16 @@ def _check_image(image: np.ndarray, what: str) -> None:
     raise ValueError(f"{what}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
 
 
-def _check_map(heat: np.ndarray, what: str) -> None:
+def check_map(heat: np.ndarray, what: str) -> None:
+  """Raises ValueError, which begins with `what`, unless it is a map [h, w] of finite numbers."""
   if heat.ndim != 2 or not heat.size:
     raise ValueError(f"{what}: expected a map [h, w], got {list(heat.shape)}")
   if not np.isfinite(heat).all():
     raise ValueError(f"{what}: the map holds NaN or Inf")
 
 
-def _checked_images(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+def checked_images(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """The images as arrays; raises ValueError if there are none, or one is not uint8 [H, W, 3]."""
   images = [np.asarray(image) for image in images]
   if not images:
     raise ValueError("no images")
@@ -478,12 +482,12 @@ def _sizes(images: Sequence[np.ndarray], columns: int) -> list[tuple[int, int]]:
   return sizes
 
 
-def _width(content: int, title: str) -> int:
+def sheet_width(content: int, title: str) -> int:
   """Of a sheet: however narrow the content is, legend and title must fit."""
   return min(WIDEST, max(content, 560, 12 * len(title) + 2 * GAP))
 
 
-def _page(width: int, height: int, title: str) -> tuple:
+def page(width: int, height: int, title: str) -> tuple:
   """A white sheet uint8 [height, width, 3], and axes in its pixels, with the title, for what is drawn over it."""
   figure = pictures.new_figure(width / 100, height / 100, dpi=100)
   axes = figure.add_axes((0, 0, 1, 1))
@@ -493,14 +497,16 @@ def _page(width: int, height: int, title: str) -> tuple:
   return np.full((height, width, 3), 255, np.uint8), axes
 
 
-def _save(sheet: np.ndarray, axes, path) -> None:
+def save_page(sheet: np.ndarray, axes, path) -> None:
+  """Writes what `page` gave, the sheet below what the axes hold."""
   axes.figure.figimage(sheet, origin="upper", zorder=-1)  # pixel by pixel, below text and outlines
   pictures.save(axes.figure, path)
 
 
-def _draw_sheet(
-    rows: Sequence[Sequence[_Panel]], heads: Sequence[str], path, title: str, *, scale: tuple[str, str] | None = None,
-    swatches: Sequence[tuple[int, str]] = (), marks: Sequence[tuple[str, str, str]] = (), outlined: bool = False) -> None:
+def draw_sheet(
+    rows: Sequence[Sequence[Panel]], heads: Sequence[str], path, title: str, *, scale: tuple[str, str] | None = None,
+    swatches: Sequence[tuple[int, str]] = (), marks: Sequence[tuple[str, str, str]] = (), outlined: bool = False,
+    captions_below: bool = False) -> None:
   """Rows of panels of one size each, pixel by pixel, with text above.
 
   Args:
@@ -512,21 +518,22 @@ def _draw_sheet(
     swatches: (class, name) of the legend of regions.
     marks: (mark, colour, name) of the legend.
     outlined: explain the outline in the legend.
+    captions_below: captions stand below their panels.
   """
   sizes = _sizes([row[0].image for row in rows], len(rows[0]))
   wide = max(NARROWEST, *(width for width, _ in sizes))
   lefts = GAP + (wide + GAP) * np.arange(len(rows[0]))
   letters = int(wide / LETTER)
   heads = [pictures.wrapped(name, letters) for name in heads]
-  above = LINE * max(len(panel.caption) for row in rows for panel in row)
-  width = _width(lefts[-1] + wide + GAP, title)
+  lines = LINE * max(len(panel.caption) for row in rows for panel in row)
+  width = sheet_width(lefts[-1] + wide + GAP, title)
   key = 38 + 24 * bool(marks)
   legend = _legend(swatches, width)
   top = (key + 26 * bool(scale) + max((y + KEY_LINE + 4 for _, y, _, _ in legend), default=0)
          + LINE * max((name.count("\n") + 1 for name in heads), default=0))
-  tops = top + np.cumsum([0] + [above + height + GAP for _, height in sizes])
+  tops = top + np.cumsum([0] + [lines + height + GAP for _, height in sizes])
 
-  sheet, axes = _page(width, tops[-1], title)
+  sheet, axes = page(width, tops[-1], title)
   pictures.mark_legend(axes, GAP, 38, marks)
   if scale:
     x = _draw_scale(sheet, axes, GAP, key, scale, blend(np.full((1, 128, 3), 150, np.uint8), np.arange(128)[None])[0])
@@ -537,28 +544,28 @@ def _draw_sheet(
     axes.text(x + SWATCH + 6, key + y + 11, name, color=INK, **TEXT)
   for x, name in zip(lefts, heads):
     axes.text(x, top - 7, name, color=INK, va="baseline", linespacing=1.1, **TEXT)
-  for row, size, y in zip(rows, sizes, tops + above):
+  for row, size, y in zip(rows, sizes, tops + (0 if captions_below else lines)):
     for x, panel in zip(lefts, row):
       for i, text in enumerate(panel.caption):
         # On the baseline: the tops of "Hat" and "cap" differ.
-        at = y - 7 - LINE * (len(panel.caption) - 1 - i)
+        at = y + size[1] + LINE * (i + 1) - 2 if captions_below else y - 7 - LINE * (len(panel.caption) - 1 - i)
         axes.text(x, at, pictures.shorten(text, letters), color=panel.colour, va="baseline", **TEXT)
       sheet[y:y + size[1], x:x + size[0]] = _drawn(panel, size)
       if panel.outlined:
         _outline(axes, x, y, _resized(panel.heat, size[::-1]))
-  _save(sheet, axes, path)
+  save_page(sheet, axes, path)
 
 
-def _drawn(panel: _Panel, size: tuple[int, int]) -> np.ndarray:
+def _drawn(panel: Panel, size: tuple[int, int]) -> np.ndarray:
   """uint8 [height, width, 3] of a panel, size = (width, height)."""
   if panel.image is None:
     return np.full((size[1], size[0], 3), 240, np.uint8)
   image = pictures.resized(panel.image, size)
-  if panel.heat is None and panel.classes is None:
-    return image
-  # In grey, so that every colour is that of the map and not of a dress.
-  grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-  return blend(grey, panel.heat, panel.span) if panel.classes is None else paint(grey, panel.classes)
+  if panel.heat is not None or panel.classes is not None:
+    # In grey, so that every colour is that of the map and not of a dress.
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    image = blend(grey, panel.heat, panel.span) if panel.classes is None else paint(grey, panel.classes)
+  return np.rint(255 * FADED + (1 - FADED) * image).astype(np.uint8) if panel.faded else image
 
 
 def _outline(axes, x: int, y: int, mask: np.ndarray) -> None:

@@ -10,7 +10,7 @@ LEVELS = [
     {"errors"},
     {"config", "losses", "metrics", "data", "nn"},
     {"models"},
-    {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays"},
+    {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays", "decoding_pictures"},
     {"state", "steps"},
     {"run_folder"},
     {"train", "evaluate", "predict", "annotate", "explain", "export"},
