@@ -251,8 +251,8 @@ def _extras(model: Any, batch: Batch) -> dict[str, jax.Array]:
 
 
 def _pixels(image: jax.Array) -> jax.Array:
-  """The augmented images as whole numbers of 0..255; what comes as uint8 is that already."""
-  return image if image.dtype == jnp.uint8 else jnp.round(255 * image)
+  """The augmented images, uint8 or float in 0..1, as uint8."""
+  return image if image.dtype == jnp.uint8 else jnp.round(255 * image).astype(jnp.uint8)
 
 
 def _views_as_rows(batch: Batch) -> Batch:

@@ -91,7 +91,7 @@ class Model(nn.Module):
     Args:
       inputs: float [B, H, W, 3], normalised.
       train: drop out; take and update batch statistics unless they are frozen; choose greedily.
-      pixels: the same images in whole numbers of 0..255, uint8 or float [B, H, W, 3]; for `hog`.
+      pixels: the same images before they were normalised, uint8 [B, H, W, 3]; for `hog`.
       keys: one random key per sample [B], for the decoder in training.
 
     Returns:
