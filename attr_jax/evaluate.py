@@ -266,14 +266,15 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   if convention not in metrics.CONVENTIONS:
     raise InputError(f"convention {convention!r} is unknown; there are: {', '.join(metrics.CONVENTIONS)}")
   mesh = sharding.make_mesh()
-  tables, val_tables, runs = [], [], {}
+  tables, val_tables, runs, inputs = [], [], {}, {}
   for workdir in workdirs:
     run = load_run(workdir, mesh, checkpoint)
     names = run.info.label_names
     if any(names != other.info.label_names for other in runs.values()):
       raise InputError(f"{workdir} was trained on other labels than {workdirs[0]}; they cannot be averaged")
-    runs[workdir.name if workdir.name not in runs else str(workdir)] = run
+    title = workdir.name if workdir.name not in runs else str(workdir)
     source = open_source(run.config, open_data(run.config, data_dir), split)
+    runs[title], inputs[title] = run, (source, input_spec(run.config))
     predict = steps.compile_predict_step(steps.make_predict_step(run.model, run.config), mesh)
     tables.append(predict_split(
         predict, run.params, run.batch_stats, source, run.config, mesh, views=views, progress=progress,
@@ -305,7 +306,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
       weights = predictions["region_weights"].mean(axis=0)
       pictures.weight_table(weights.T, names, _region_names(len(weights)), workdirs[0] / "pictures" / f"{name}-region-weights.png",
                             title=f"Mean region weights, {split} split")
-    explain.draw(runs, source, input_spec(run.config), workdirs[0] / "pictures", name,
+    explain.draw(runs, inputs, workdirs[0] / "pictures", name,
                  threshold=chosen.threshold if chosen else None)
   return report
 

@@ -62,31 +62,36 @@ def small_size(run: Any) -> tuple[int, int]:
   return tuple(round(side * ratio) for side in run.config.input.full_size)
 
 
-def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pipeline.InputSpec, folder: pathlib.Path,
+def draw(runs: Mapping[str, Any], inputs: Mapping[str, tuple[Sequence[Mapping[str, Any]], pipeline.InputSpec]], folder: pathlib.Path,
          name: str, num_images: int = 6, threshold: float | Sequence[float] | None = None) -> None:
   """Draws the maps of images all over a split.
 
   Args:
     runs: column title -> `evaluate.Run`. The masks and features of several stand side by side; attention and
       the steps of a decoder are drawn for a single one.
-    source: raw samples of the split.
-    spec: how images come to the network; with `masks` the true person is drawn where the data have one.
+    inputs: of each run the raw samples of the split, all in the same order (one may come with maps that another does not
+      read), and how they come to the network; with `masks` the true person is drawn where the data have one.
     folder: of the pictures.
     name: how the files begin.
     num_images: rows of each picture.
     threshold: what says that a label is there, see `evaluate.Chosen`: scores, or the factor of the model's own rule. None:
       0.5, or the factor in `config.decide`.
   """
-  raws = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(num_images, len(source)))]
-  samples = [pipeline.evaluation_view(raw, spec=spec, views="full") for raw in raws]
-  shown = [images_lib.decode_jpeg(raw["image"]) for raw in raws]
-  batch = {key: np.stack([sample[key] for sample in samples]) for key in steps.INPUTS if key in samples[0]}
+  sources = [source for source, _ in inputs.values()]
+  numbers = np.linspace(0, len(sources[0]) - 1, min(num_images, len(sources[0]))).astype(int)
+  shown = [images_lib.decode_jpeg(sources[0][int(i)]["image"]) for i in numbers]
+  views = {title: [pipeline.evaluation_view(source[int(i)], spec=spec, views="full") for i in numbers]
+           for title, (source, spec) in inputs.items()}
+  truth = {key: [sample[key] for sample in samples] for samples in views.values() for key in ("label", "known", "person_mask", "region_mask")
+           if key in samples[0]}
+  batches = {title: {key: np.stack([sample[key] for sample in samples]) for key in steps.INPUTS if key in samples[0]}
+             for title, samples in views.items()}
   explains = {title: make_explain(run) for title, run in runs.items()}
-  outs = {title: explain(batch) for title, explain in explains.items()}
+  outs = {title: explain(batches[title]) for title, explain in explains.items()}
 
   if len(runs) == 1:
-    (run,), (out,), (explain,) = runs.values(), outs.values(), explains.values()
-    label, known = (np.stack([sample[key] for sample in samples]) for key in ("label", "known"))
+    (run,), (out,), (explain,), (batch,) = runs.values(), outs.values(), explains.values(), batches.values()
+    label, known = np.stack(truth["label"]), np.stack(truth["known"])
     for key in _label_maps(out):
       overlays.attention_sheet(shown, out[key], metrics.probabilities(out["logits"]), label, known, run.info.label_names,
                                folder / f"{name}-{key}.png", threshold=0.5 if threshold is None else threshold, title=f"{key}: {name}")
@@ -100,8 +105,8 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
       _draw_views(explain, batch, small_size(run), shown, run.info.label_names, folder / f"{name}-views.png", name)
   masks = _columns(outs, _masks)
   if masks:
-    if "person_mask" in samples[0]:
-      masks["true person"] = [sample["person_mask"].astype(np.float32) / 255 for sample in samples]
+    if "person_mask" in truth:
+      masks["true person"] = [mask.astype(np.float32) / 255 for mask in truth["person_mask"]]
     overlays.mask_sheet(shown, masks, folder / f"{name}-masks.png", title=f"Masks: {name}")
   features = _columns(outs, _features)
   if features:
@@ -109,15 +114,16 @@ def draw(runs: Mapping[str, Any], source: Sequence[Mapping[str, Any]], spec: pip
                            title=f"Features, summed over channels, cut at the median: {name}")
   parsed = _columns(outs, lambda out: {"regions": out["region_probability"]} if "region_probability" in out else {})
   if parsed:
-    if "region_mask" in samples[0]:
-      parsed["true regions"] = [sample["region_mask"] for sample in samples]
+    if "region_mask" in truth:
+      parsed["true regions"] = truth["region_mask"]
     overlays.region_sheet(shown, parsed, regions.FACE_REGION_NAMES, folder / f"{name}-regions.png", title=f"Regions: {name}")
-  channels = _columns(outs, lambda out: {"last convolution": out["features"][0]} if out.get("features", np.empty(0)).ndim == 4 else {})
+  channels = {title if len(outs) > 1 else "last convolution": out["features"][0]
+              for title, out in outs.items() if out.get("features", np.empty(0)).ndim == 4}
   if channels:
-    overlays.channel_sheet(shown[0], channels, folder / f"{name}-channels.png", title=f"Strongest channels: {name}")
-  cells = [run.config.model.hog_cell for run in runs.values() if run.config.model.get("hog")]
-  if cells:
-    _draw_hog(batch["image"], cells[0], folder / f"{name}-hog.png", f"HOG: {name}")
+    overlays.channel_sheet(shown[0], channels, folder / f"{name}-channels.png", title=f"Strongest channels of the last convolution: {name}")
+  described = [(batches[title]["image"], run.config.model.hog_cell) for title, run in runs.items() if run.config.model.get("hog")]
+  if described:  # the same for all of them
+    _draw_hog(*described[0], folder / f"{name}-hog.png", f"HOG: {name}")
 
 
 def _draw_hog(images: np.ndarray, cell: int, path: pathlib.Path, title: str) -> None:

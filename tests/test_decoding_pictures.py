@@ -278,7 +278,7 @@ def calls(monkeypatch):
 def test_a_decoder_with_hog_has_both_pictures(calls, tmp_path):
   run, source = artwork_run("attncnn_rnn_hog", Decoder())
   spec = evaluate.input_spec(run.config)
-  explain.draw({"run": run}, source, spec, tmp_path, "test-six_view")
+  explain.draw({"run": run}, {"run": (source, spec)}, tmp_path, "test-six_view")
   assert {path.name for path in tmp_path.iterdir()} == {"test-six_view-steps.png", "test-six_view-hog.png"}
   (shown, _, labels, probability, kept, label, *_), = calls["step_sheet"]
   assert [image.shape[:2] for image in shown] == [(60, 200), (90, 60), (60, 60)]
@@ -295,13 +295,13 @@ def test_a_decoder_with_hog_has_both_pictures(calls, tmp_path):
   assert seen.shape == (3, rows * run.config.model.hog_cell, columns * run.config.model.hog_cell, 3)
   assert histograms.shape == (3, rows, columns, 8)
 
-  explain.draw({"run": run}, source, spec, tmp_path, "strict", threshold=4.0)  # a factor that was searched goes before the config's
+  explain.draw({"run": run}, {"run": (source, spec)}, tmp_path, "strict", threshold=4.0)  # a factor that was searched goes before the config's
   assert np.asarray(calls["step_sheet"][1][4]).tolist() == [[True, True, False, False, False]] * 3
 
 
 def test_several_runs_have_no_steps(calls, tmp_path):
   run, source = artwork_run("attncnn_rnn", Decoder())
-  explain.draw({"one": run, "other": run}, source, evaluate.input_spec(run.config), tmp_path, "test")
+  explain.draw({"one": run, "other": run}, dict.fromkeys(("one", "other"), (source, evaluate.input_spec(run.config))), tmp_path, "test")
   assert calls == {"step_sheet": [], "hog_sheet": []} and not list(tmp_path.iterdir())
 
 
@@ -311,5 +311,5 @@ def test_several_runs_have_no_steps(calls, tmp_path):
 def test_pictures_of_the_systems(system, kinds, tmp_path):
   run, source = artwork_run(system)
   threshold = [0.1] * 12 if system == "baseline" else None  # one per label, as a search gives them
-  explain.draw({"run": run}, source, evaluate.input_spec(run.config), tmp_path, "test", threshold=threshold)
+  explain.draw({"run": run}, {"run": (source, evaluate.input_spec(run.config))}, tmp_path, "test", threshold=threshold)
   assert {path.name for path in tmp_path.iterdir()} == {f"test-{kind}.png" for kind in kinds}

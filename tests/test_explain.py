@@ -55,12 +55,12 @@ def test_models_get_the_errors_that_they_can_have(world_dir):
 ])
 def test_every_map_is_drawn(name, kinds, world_dir, tmp_path):
   run, source = fresh_run(name, world_dir)
-  explain.draw({"run": run}, source, evaluate.input_spec(run.config), tmp_path, "test", num_images=2)
+  explain.draw({"run": run}, {"run": (source, evaluate.input_spec(run.config))}, tmp_path, "test", num_images=2)
   assert {path.name for path in tmp_path.iterdir()} == {f"test-{kind}.png" for kind in kinds}
 
 
 @pytest.mark.slow
 def test_masks_and_features_of_two_runs_stand_side_by_side(world_dir, tmp_path):
   run, source = fresh_run("dahar.py:tiny", world_dir)
-  explain.draw({"with": run, "without": run}, source, evaluate.input_spec(run.config), tmp_path, "test", num_images=2)
+  explain.draw({"with": run, "without": run}, dict.fromkeys(("with", "without"), (source, evaluate.input_spec(run.config))), tmp_path, "test", num_images=2)
   assert {path.name for path in tmp_path.iterdir()} == {"test-masks.png", "test-features.png"}

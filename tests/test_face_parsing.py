@@ -107,3 +107,9 @@ def test_two_runs_are_averaged(parser, folder, tmp_path):
   evaluate.evaluate_runs([tmp_path / "ssp", tmp_path / "ssg"], split="test", views="full", progress=False)
   with np.load(tmp_path / "ssp" / "predictions" / "test-full-mean_of_2.npz") as table:
     np.testing.assert_allclose(1 / (1 + np.exp(-table["logit"])), np.mean(tables, axis=0), atol=1e-6)
+  # One that reads maps from the disk beside one that knows nothing of them, as for the picture of their channels.
+  annotate.annotate(workdir, "celeba_aligned", evaluate.data_folder(load("celeba_aligned/ssp", folder)), maps="regions", name="beside", progress=False)
+  for name, options in (("maps", "celeba_aligned/ssp,annotation=beside"), ("basic", "celeba_aligned/avg_pooling")):
+    train.train_and_evaluate(load(options, folder), tmp_path / name, quiet=True)
+  evaluate.evaluate_runs([tmp_path / "maps", tmp_path / "basic"], split="test", views="full", progress=False)
+  assert (tmp_path / "maps" / "pictures" / "test-full-mean_of_2-channels.png").stat().st_size > 0
