@@ -291,6 +291,10 @@ def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, m
   if state is not None:
     return state, True
   state = state_lib.create_state(model, tx, shape, memory, mesh, config.seed)
+  pretrained = getattr(models.MODELS[config.model.name], "pretrained", None)
+  part = pretrained(config.model, config.loss) if pretrained and not config.weights else ""
+  if part and jax.process_index() == 0:
+    print(f"warning: {part!r} is not trained here and config.weights is empty: it stays as it is drawn, at random", file=sys.stderr)
   if pathlib.Path(config.weights or "-").is_dir():
     return _start_from_run(config, state, tx, mesh), False
   if config.weights:

@@ -107,8 +107,8 @@ def _small(config):
   config_lib.override(config, _ENCODERS["trainable"])
   config.model.depth = "tiny"
   config.model.attention_size = config.model.hidden_size = 128
-  config.input.resize, config.input.size, config.input.full_size = (112, 112), (80, 80), (80, 80)
-  config.total_epochs = 12.0
+  config.input.resize, config.input.size, config.input.full_size = (88, 88), (64, 64), (64, 64)
+  config.total_epochs = 6.0
   config.optimizer.learning_rate = 0.002
   config.schedule.warmup_epochs = 1.0
   config.evaluate.every_epochs = config.checkpoint.every_epochs = 2.0

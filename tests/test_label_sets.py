@@ -138,9 +138,10 @@ def test_a_cut_run_goes_on_as_if_nothing_had_happened(artworks_dir, tmp_path, mo
   jax.tree.map(np.testing.assert_array_equal, *params)
 
 
-def test_a_frozen_encoder_stays(artworks_dir, tmp_path):
+def test_a_frozen_encoder_stays(artworks_dir, tmp_path, capsys):
   config = load("system=baseline,tiny", artworks_dir, "--config.data.test_split=", "--config.data.val_split=", "--config.evaluate.threshold=fixed")
   train.train_and_evaluate(config, tmp_path, quiet=True)
+  assert "warning: 'backbone' is not trained here and config.weights is empty" in capsys.readouterr().err
   run = evaluate.load_run(tmp_path, sharding.make_mesh(), "last")
   fresh = evaluate.models.build(config.model, len(run.info.label_names)).init(
       jax.random.key(config.seed), np.zeros((1, *config.input.size, 3), np.float32), train=False)

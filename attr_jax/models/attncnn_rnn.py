@@ -323,6 +323,12 @@ def steps_kept(
   return keep & (prior[labels] > 0)
 
 
+def pretrained(model: Mapping[str, Any], loss: Mapping[str, Any]) -> str:
+  """The part that other weights have to give, since nothing here trains it; "" for none. Takes the config's sections."""
+  del model
+  return "backbone" if loss["stage"] == "heads" else ""
+
+
 def objective(
     logits: jax.Array,
     out: dict[str, jax.Array],

@@ -513,6 +513,12 @@ def _middle_of_cells(x: jax.Array, stride: int) -> jax.Array:
   return x[:, rows][:, :, columns]
 
 
+def pretrained(model: Mapping[str, Any], loss: Mapping[str, Any]) -> str:
+  """The part that an earlier run has to give, since nothing here trains it; "" for none. Takes the config's sections."""
+  del loss
+  return "parser" if model["system"] in ("ssp", "ssg", "naive") and model.get("parser", True) else ""
+
+
 def objective(
     logits: jax.Array,
     out: dict[str, jax.Array],

@@ -722,3 +722,11 @@ def test_tables_name_the_regions_as_the_data_do():
     mean = figures.pop("region_mIoU")
     assert list(figures) == [f"region_IoU/{name}" for name in FACE_REGION_NAMES]
     assert abs(np.mean(list(figures.values())) - mean) < 0.01
+
+
+@pytest.mark.parametrize("model, part", [
+    ({"system": "ssp", "parser": True}, "parser"), ({"system": "ssg"}, "parser"), ({"system": "naive"}, "parser"),
+    ({"system": "ssp", "parser": False}, ""), ({"system": "basic", "parser": True}, ""), ({"system": "joint"}, ""),
+])
+def test_a_parser_that_nobody_trains_must_come_from_elsewhere(model, part):
+  assert face.pretrained(model, {}) == part
