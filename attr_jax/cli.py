@@ -91,6 +91,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--source", required=True, type=pathlib.Path, help="folder of the download")
   sub.add_argument("--data-dir", default="data", type=pathlib.Path)
   sub.add_argument("--size", help="256, or 256x128 for height x width (default: the data set's own)")
+  sub.add_argument("--partition", type=int, help="which of the splits of RAP and PETA, from 1 (default: the first)")
   sub.add_argument("--max-bad", type=float, default=0.001, help="share of unreadable images that is still accepted")
   sub.add_argument("--strict", action="store_true", help="refuse counts that differ from the published ones")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
@@ -100,6 +101,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--dataset", required=True, help="the data set, such as wider_attribute")
   sub.add_argument("--data-dir", default="data", type=pathlib.Path)
   sub.add_argument("--size", help="prepared size, where there are several")
+  sub.add_argument("--partition", type=int, help="which of the splits of RAP and PETA, from 1 (default: the first)")
   sub.add_argument("--maps", choices=("mask", "regions", "regions_fine"), help="which of the model's outputs (default: the first it has)")
   sub.add_argument("--name", help="of the annotation, for config.data.annotation (default: person_mask, or that of the output)")
   sub.add_argument("--checkpoint", default="best", help="best, last or a step")
@@ -210,7 +212,7 @@ def _prepare(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
   from attr_jax.data import prepare
 
-  folder = prepare.prepare(args.name, source=args.source, data_dir=args.data_dir, size=args.size,
+  folder = prepare.prepare(args.name, source=args.source, data_dir=args.data_dir, size=args.size, partition=args.partition,
                            max_bad=args.max_bad, overwrite=args.overwrite, strict=args.strict)
   print(f"prepared in {folder}")
   return 0
@@ -221,7 +223,7 @@ def _annotate(args: argparse.Namespace, rest: list[str]) -> int:
   _start_jax()
   from attr_jax import annotate
 
-  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, maps=args.maps,
+  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, partition=args.partition, maps=args.maps,
                                       name=args.name, checkpoint=args.checkpoint, overwrite=args.overwrite)
   print(f"masks in {folder}")
   for split, metrics in figures.items():

@@ -41,7 +41,7 @@ _RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_
 WIDER_ATTRIBUTES = ("Male", "longHair", "sunglass", "Hat", "Tshirt", "longSleeve", "formal", "shorts", "jeans", "longPants",
                     "skirt", "faceMask", "logo", "stripe")
 # Crops of whole pedestrians, measured by mA.
-PEDESTRIANS = ("pa100k", "peta", "rap")
+PEDESTRIANS = ("pa100k", "peta", "peta_all", "rap", "rap2")
 # After DIAA's author: Adam, rate / 10 when validation has not improved for more than 8 epochs, two drops. He does not name
 # the metric, the batch or the number of epochs.
 _PETA_RECIPE = {
@@ -54,6 +54,8 @@ _PETA_RECIPE = {
     "schedule.max_drops": 2,
     "total_epochs": 60.0,
 }
+# The first version has no validation part: the last checkpoint is kept.
+_RAP_SPLITS = {"data.train_split": "train", "data.val_split": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.second = ""  # a data set that a method learns from beside it: joint face parsing
   config.data.dir = "data"
   config.data.size = config_dict.placeholder(str)  # prepared size, "256" or "256x128"; None: the only one there
+  config.data.partition = config_dict.placeholder(int)  # of a data set with several splits (RAP, PETA), from 1; None: the first
   config.data.train_split = "train"
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test
@@ -284,23 +287,24 @@ def dataset(name: str, *, fixed_size: bool) -> dict[str, Any]:
   """Overrides that put a data set in the place of a paper's own.
 
   PA-100K and RAP are taken at height = 2 x width (Wu et al. 2020 for RAP), PETA at 224x224 with a recipe of its own
-  (Sarafianos et al. 2018). PETA, PA-100K and RAP select checkpoints by mA.
+  (Sarafianos et al. 2018). PETA, PA-100K and RAP select checkpoints by mA; RAP's first version has nothing to select on.
 
   Args:
     name: as in `config.data.name`.
     fixed_size: the model has kernels as large as its maps, so the full view has the size of the training crops.
   """
-  tall = name in ("pa100k", "rap")
+  tall = name in ("pa100k", "rap", "rap2")
   resize, size = ((256, 128), (224, 112)) if tall else ((256, 256), (224, 224))
   values = {
       "data.name": name,
+      "data.val_split": "val",
       "input.resize": resize,
       "input.size": size,
       "input.full_size": size if fixed_size else resize,
       "input.keep_ratio": tall,
       "evaluate.select": "mA" if name in PEDESTRIANS else "mAP",
   }
-  return values | _PETA_RECIPE if name == "peta" else values
+  return values | {"peta": _PETA_RECIPE, "peta_all": _PETA_RECIPE, "rap": _RAP_SPLITS}.get(name, {})
 
 
 def resolve(config: ml_collections.ConfigDict, options: ml_collections.ConfigDict, row: Row | None, *,

@@ -316,7 +316,8 @@ def _average(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str,
   predictions = dict(tables[0])
   if len(tables) == 1:
     return predictions
-  if any(not np.array_equal(table["id"], predictions["id"]) for table in tables):
+  # Partitions of one data set have the same ids and other images.
+  if any(not np.array_equal(table[key], predictions[key]) for table in tables for key in ("id", "label", "known")):
     raise InputError(f"{what} holds other samples in some of the runs; they cannot be averaged")
   mean = np.mean([metrics.probabilities(table["logit"]) for table in tables], axis=0)
   averaged = {key: predictions[key] for key in ("id", "label", "known")}  # masks, regions and paths are not averaged
@@ -409,7 +410,7 @@ def input_spec(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo | N
 
 def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) -> registry.Dataset:
   """The run's prepared data set."""
-  return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size)
+  return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size, config.data.get("partition"))
 
 
 def open_source(config: ml_collections.ConfigDict, dataset: registry.Dataset, split: str) -> registry.RecordSource:

@@ -195,6 +195,7 @@ def _loss_name(config: ml_collections.ConfigDict) -> str:
 def data_name(config: ml_collections.ConfigDict) -> str:
   """A synthetic world is not the data set whose layout it has."""
   name = f"synthetic {config.data.world}" if config.data.world else config.data.name
+  name += f" (partition {config.data.partition})" if config.data.get("partition") else ""
   return f"{name} and {config.data.second}" if config.data.get("second") else name
 
 

@@ -2,8 +2,9 @@
 
   attr-jax train --config=configs/baseline.py:dataset=wider_attribute --workdir=runs/wider
   attr-jax train --config=configs/baseline.py:dataset=pa100k,small --workdir=runs/pa100k
+  attr-jax train --config=configs/baseline.py:dataset=own_photos --workdir=runs/own --config.weights=resnet50.safetensors
 
-Options: `dataset` (wider_attribute, pa100k, rap, peta), `depth` (18, 34, 50, 101), `loss` (bce, inverse_ratio, exp_ratio,
+Options: `dataset` (wider_attribute, pa100k, rap, peta, own_photos), `depth` (18, 34, 50, 101), `loss` (bce, inverse_ratio, exp_ratio,
 mixed), `small` (a tiny trunk on small images, trained from scratch: minutes on a laptop), `tiny` (two steps, for tests).
 Without `small`, give ImageNet weights: --config.weights=resnet50.safetensors.
 """
@@ -29,7 +30,7 @@ def get_config(arg=None):
 
 
 def _people(config, name):
-  """WIDER-Attribute as SRN and Da-HAR train on it; schedule after Da-HAR."""
+  """WIDER-Attribute as SRN and Da-HAR train on it, and others alike; schedule after Da-HAR."""
   config.data.name = name
   config.batch_size = 32
   config.optimizer.learning_rate = 0.003

@@ -67,9 +67,18 @@ def test_a_data_set_leaves_nothing_of_another():
   """Back from pedestrians, all but PETA's recipe is as before."""
   config = config_lib.default_config()
   before = config.to_dict()
-  for name in ("rap", "pa100k", "wider_attribute"):
+  for name in ("rap", "rap2", "pa100k", "wider_attribute"):
     config_lib.override(config, config_lib.dataset(name, fixed_size=True))
   assert config.to_dict() == before
+
+
+def test_only_the_first_rap_has_no_validation_part():
+  config = config_lib.default_config()
+  splits = {"rap": ("train", ""), "rap2": ("train+val", "val"), "pa100k": ("train+val", "val"), "peta": ("train", "val")}
+  for name, expected in splits.items():
+    config.data.train_split = "train+val"
+    config_lib.override(config, config_lib.dataset(name, fixed_size=False))
+    assert (config.data.train_split, config.data.val_split) == expected
 
 
 def test_attribute_names_are_those_of_the_drawn_world():

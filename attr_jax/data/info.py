@@ -98,5 +98,19 @@ def as_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
 
 
 def size_name(size: tuple[int, int]) -> str:
-  """Returns the folder name of a prepared size, such as "256x128" (height x width)."""
+  """Returns a prepared size as text, such as "256x128" (height x width)."""
   return f"{size[0]}x{size[1]}"
+
+
+def partition_suffix(partition: int | None) -> str:
+  """Returns what the folder of a partition has after its size, such as "-partition2".
+
+  Args:
+    partition: Its number from 1, or None for a data set with one fixed split. The first one has no suffix.
+  """
+  return f"-partition{partition}" if partition not in (None, 1) else ""
+
+
+def folder_name(size: tuple[int, int], partition: int | None = None) -> str:
+  """Returns the folder name of a prepared form, such as "256x128" or "256x128-partition2"."""
+  return size_name(size) + partition_suffix(partition)

@@ -20,7 +20,7 @@ _FILES = ("dataset_info.json", "features.json", "info.json", "labels.npz", "repo
 
 def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None,
             max_bad: float = 0.001, workers: int | None = None, progress: bool = True, overwrite: bool = False,
-            strict: bool = False) -> pathlib.Path:
+            strict: bool = False, partition: int | None = None) -> pathlib.Path:
   """Reads an original download, checks it and writes ArrayRecord.
 
   Images are cut to their box once, shrunk (never enlarged) so that they still
@@ -40,20 +40,22 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
     overwrite: Replace a prepared data set instead of returning it.
     strict: Refuse counts that differ from the published ones. Otherwise they
       are printed and kept in report.json, since cut copies are common.
+    partition: Number from 1, for a data set that comes with several splits; None = the first.
 
   Returns:
     The folder with the records, info.json, report.json and labels.npz.
 
   Raises:
-    InputError: Unknown name, unusable source or too many unreadable photos.
+    InputError: Unknown name or partition, unusable source or too many unreadable photos.
   """
   builder_class = registry.builder_class(name)
+  partition = registry.choose_partition(name, partition)
   size = builder_class.SIZE if size is None else info_lib.as_size(size)
   if not 0 <= max_bad <= 1:
     raise InputError(f"max_bad: expected a share in 0..1, got {max_bad}")
   if workers is not None and workers < 1:
     raise InputError(f"workers: expected at least 1, got {workers}")
-  target = registry.version_folder(name, data_dir, size)
+  target = registry.version_folder(name, data_dir, size, partition)
   say = (lambda text: print(text, file=sys.stderr)) if progress else (lambda text: None)
   if target.exists() and not overwrite:
     lacking = [file for file in _FILES if not (target / file).is_file()]
@@ -62,12 +64,12 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
       return target
     raise InputError(f"{target}: exists but lacks {', '.join(lacking)}; use --overwrite")
 
-  incomplete = pathlib.Path(data_dir) / f".incomplete-{name}-{info_lib.size_name(size)}"
+  incomplete = pathlib.Path(data_dir) / f".incomplete-{name}-{info_lib.folder_name(size, partition)}"
   with records.temporary_folder(incomplete, f"preparing {name} at this size") as temporary, _quiet():
     with contextlib.ExitStack() as stack:
       bar = None
       builder = builder_class(
-          source=source, size=size, max_bad=max_bad, data_dir=temporary, workers=workers or _usable_cores(),
+          source=source, size=size, partition=partition, max_bad=max_bad, data_dir=temporary, workers=workers or _usable_cores(),
           advance=lambda count: bar.update(count))
       for deviation in builder.annotations.deviations:
         if strict:
@@ -76,10 +78,10 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
       total = sum(len(photo.targets) for photos in builder.annotations.splits.values() for photo in photos)
       bar = stack.enter_context(tqdm.tqdm(total=total, desc=name, unit="img", ncols=80, disable=not progress, file=sys.stderr))
       builder.download_and_prepare(download_dir=temporary / "downloads")
-    written = registry.version_folder(name, temporary, size)
+    written = registry.version_folder(name, temporary, size, partition)
     info = _dataset_info(builder)
     (written / "info.json").write_text(info.to_json())
-    (written / "report.json").write_text(json.dumps(_report(builder, source, size), indent=2, ensure_ascii=False) + "\n")
+    (written / "report.json").write_text(json.dumps(_report(builder, source, size, partition), indent=2, ensure_ascii=False) + "\n")
     arrays = {f"{split}_{key}": value for split, columns in builder.labels.items() for key, value in columns.items()}
     np.savez_compressed(written / "labels.npz", **arrays)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +136,12 @@ def _dataset_info(builder) -> info_lib.DatasetInfo:
   )
 
 
-def _report(builder, source: str | pathlib.Path, size: tuple[int, int]) -> dict[str, object]:
+def _report(builder, source: str | pathlib.Path, size: tuple[int, int], partition: int | None) -> dict[str, object]:
   return {
       "name": builder.name,
       "version": info_lib.VERSION,
       "size": list(size),
+      "partition": partition,
       "source": str(source),
       "samples": {split: len(columns["id"]) for split, columns in builder.labels.items()},
       "deviations": list(builder.annotations.deviations),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+import re
 
 from array_record.python import array_record_data_source
 import numpy as np
@@ -11,24 +12,34 @@ from tensorflow_datasets.proto import tf_example_pb2
 from attr_jax.data import annotations
 from attr_jax.data import info as info_lib
 from attr_jax.data.builders import celeba
+from attr_jax.data.builders import celebamask_hq
 from attr_jax.data.builders import coco
 from attr_jax.data.builders import coco_person
 from attr_jax.data.builders import helen
 from attr_jax.data.builders import imet2019
 from attr_jax.data.builders import lfwa
+from attr_jax.data.builders import own_photos
 from attr_jax.data.builders import pa100k
+from attr_jax.data.builders import peta
+from attr_jax.data.builders import rap
 from attr_jax.data.builders import wider_attribute
 from attr_jax.errors import InputError
 
 DATASETS: dict[str, type] = {
     "celeba": celeba.Builder,
     "celeba_aligned": celeba.AlignedBuilder,
+    "celebamask_hq": celebamask_hq.Builder,
     "coco": coco.Builder,
     "coco_person": coco_person.Builder,
     "helen": helen.Builder,
     "imet2019": imet2019.Builder,
     "lfwa": lfwa.Builder,
+    "own_photos": own_photos.Builder,
     "pa100k": pa100k.Builder,
+    "peta": peta.Builder,
+    "peta_all": peta.AllBuilder,
+    "rap": rap.Builder,
+    "rap2": rap.Builder2,
     "wider_attribute": wider_attribute.Builder,
 }
 
@@ -132,12 +143,38 @@ def builder_class(name: str) -> type:
   return DATASETS[name]
 
 
-def version_folder(name: str, data_dir: str | pathlib.Path, size: tuple[int, int]) -> pathlib.Path:
-  """Folder of a prepared data set, such as `data/pa100k/256x128/1.0.0`."""
-  return pathlib.Path(data_dir) / name / info_lib.size_name(size) / info_lib.VERSION
+def choose_partition(name: str, partition: int | None) -> int | None:
+  """Which partition of a data set is meant.
+
+  Args:
+    name: Key of `DATASETS`.
+    partition: Its number from 1, or None.
+
+  Returns:
+    The number (1 where none is given), or None for a data set that comes with one fixed split.
+
+  Raises:
+    InputError: No such data set or partition.
+  """
+  count = builder_class(name).PARTITIONS
+  if count == 1:
+    if partition is not None:
+      several = ", ".join(key for key, builder in sorted(DATASETS.items()) if builder.PARTITIONS > 1)
+      raise InputError(f"partition: {name} has one fixed split; those with a choice are {several}")
+    return None
+  partition = 1 if partition is None else partition
+  if partition not in range(1, count + 1):
+    raise InputError(f"partition: {name} has 1 to {count}, got {partition}")
+  return partition
 
 
-def open_dataset(name: str, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None) -> Dataset:
+def version_folder(name: str, data_dir: str | pathlib.Path, size: tuple[int, int], partition: int | None = None) -> pathlib.Path:
+  """Folder of a prepared data set, such as `data/pa100k/256x128/1.0.0` or `data/rap/256x128-partition2/1.0.0`."""
+  return pathlib.Path(data_dir) / name / info_lib.folder_name(size, partition) / info_lib.VERSION
+
+
+def open_dataset(name: str, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None,
+                 partition: int | None = None) -> Dataset:
   """Opens a prepared data set.
 
   Args:
@@ -145,21 +182,26 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, size: int | str | tupl
     data_dir: Folder that was given to `prepare`.
     size: Prepared size ((H, W), "256x128", 256). None takes the only one that is
       there, or the default size of the data set among several.
+    partition: Number from 1 of a partition, for a data set that has several; None = the first one.
 
   Raises:
-    InputError: Not prepared (the message names the command), or `size` is needed.
+    InputError: Not prepared (the message names the command), `size` is needed, or no such partition.
   """
   builder = builder_class(name)
+  partition = choose_partition(name, partition)
+  suffix = info_lib.partition_suffix(partition)
   if size is not None:
-    folder = version_folder(name, data_dir, info_lib.as_size(size))
+    folder = version_folder(name, data_dir, info_lib.as_size(size), partition)
   else:
-    found = sorted(pathlib.Path(data_dir).glob(f"{name}/*/{info_lib.VERSION}/info.json"))
-    folder = version_folder(name, data_dir, builder.SIZE)
+    found = sorted(path for path in pathlib.Path(data_dir).glob(f"{name}/*/{info_lib.VERSION}/info.json")
+                   if re.fullmatch(rf"\d+x\d+{suffix}", path.parts[-3]))
+    folder = version_folder(name, data_dir, builder.SIZE, partition)
     if len(found) == 1:
       folder = found[0].parent
     elif found and folder / "info.json" not in found:
       raise InputError(f"{data_dir}: {name} is prepared as {', '.join(path.parts[-3] for path in found)}; choose one with size")
   if not (folder / "info.json").is_file():
     wish = "" if size is None else f" --size={info_lib.size_name(info_lib.as_size(size))}"
+    wish += f" --partition={partition}" if suffix else ""
     raise InputError(f"{folder}: not prepared; run: attr-jax prepare {name} --source=DIR --data-dir={data_dir}{wish}")
   return Dataset(folder, info_lib.DatasetInfo.from_json((folder / "info.json").read_text(), where=str(folder / "info.json")))

@@ -45,7 +45,8 @@ class Builder(records.RecordsBuilder, skip_registration=True):
         raise InputError(f"{file}: missing; --source must be the folder that holds {path.name}, {indices.name} and lfw/")
     content = mat_files.load(path, ("AttrName", "name", "label"))
     attributes = _attributes(mat_files.texts(content["AttrName"], f"{path} AttrName"), f"{path} AttrName")
-    files = _files(mat_files.texts(content["name"], f"{path} name"), f"{path} name")
+    names = mat_files.texts(content["name"], f"{path} name")
+    files = records.relative_paths((name.replace("\\", "/") for name in names), f"{path} name")
     label = mat_files.labels(content["label"], f"{path} label", len(files), len(attributes))
     known = np.ones(len(attributes), np.bool_)
     splits = {
@@ -61,20 +62,8 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 def _attributes(names: tuple[str, ...], where: str) -> tuple[str, ...]:
   """Names as CelebA spells them."""
   names = tuple("_".join(name.split()) for name in names)
-  if len(set(names)) < len(names) or "" in names:
-    raise InputError(f"{where}: an empty name, or two of one name, in {', '.join(names)}")
+  records.check_label_names(names, where)
   return names
-
-
-def _files(names: tuple[str, ...], where: str) -> list[pathlib.PurePosixPath]:
-  """Paths inside lfw/."""
-  rows = {}
-  for row, name in enumerate(names):
-    path = records.check_relative(name.replace("\\", "/"), f"{where} row {row}")
-    if path in rows:
-      raise InputError(f"{where} row {row}: {name!r} is also row {rows[path]}")
-    rows[path] = row
-  return list(rows)
 
 
 def _read_indices(path: pathlib.Path, count: int) -> dict[str, np.ndarray]:
@@ -83,20 +72,6 @@ def _read_indices(path: pathlib.Path, count: int) -> dict[str, np.ndarray]:
   Raises:
     InputError: An entry is no number of one of the `count` images, or an image comes twice.
   """
-  content = mat_files.load(path, [f"indices_img_{split}" for split in _SPLITS])
-  splits, seen = {}, {}
-  for split in _SPLITS:
-    values = content[f"indices_img_{split}"]
-    where = f"{path} indices_img_{split}"
-    if values.dtype.kind not in "iuf" or not values.size or values.size != max(values.shape):
-      raise InputError(f"{where}: expected a list of numbers, got {values.dtype} {values.shape}")
-    values = values.ravel()
-    wrong = np.flatnonzero(~((values >= 1) & (values <= count) & (values == np.rint(values))))
-    if len(wrong):
-      raise InputError(f"{where} row {wrong[0]}: expected the number of an image, 1 to {count}, got {values[wrong[0]]:g}")
-    splits[split] = values.astype(np.int64) - 1
-    for row, image in enumerate(splits[split].tolist()):
-      if image in seen:
-        raise InputError(f"{where} row {row}: image {image + 1} is also in {seen[image]}")
-      seen[image] = f"indices_img_{split} row {row}"
-  return splits
+  lists = [f"indices_img_{split}" for split in _SPLITS]
+  rows = mat_files.disjoint_rows(mat_files.load(path, lists), str(path), count)
+  return {split: rows[name] for split, name in zip(_SPLITS, lists)}

@@ -318,7 +318,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   Subclasses set `name`, `LICENCE`, `CITATION`, `DESCRIPTION`, `GROUPS` (group
   -> label names), `SIZE` (default prepared (H, W)), `RESIZE` and `IMAGE_SIZE`
-  (default (H, W) for training).
+  (default (H, W) for training). One whose source is split in several ways sets
+  their number, `PARTITIONS`, and its `read` takes (source, partition), counted from 1.
 
   Attributes:
     annotations: What was read from the source.
@@ -328,19 +329,21 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version(info_lib.VERSION)
+  PARTITIONS = 1
 
   @staticmethod
   def read(source: pathlib.Path) -> Annotations:
     """Reads and checks the annotations of a source; raises InputError."""
     raise NotImplementedError
 
-  def __init__(self, *, source: str | pathlib.Path, size: tuple[int, int], max_bad: float = 0.001, workers: int = 2,
-               advance: Callable[[int], object] = lambda count: None, **kwargs):
+  def __init__(self, *, source: str | pathlib.Path, size: tuple[int, int], partition: int | None = None, max_bad: float = 0.001,
+               workers: int = 2, advance: Callable[[int], object] = lambda count: None, **kwargs):
     """Reads the annotations.
 
     Args:
       source: Folder of the original download.
       size: (H, W) that a prepared image still covers after shrinking.
+      partition: Number from 1; None where there is one fixed split.
       max_bad: Share of unreadable photos from which on nothing is written.
       workers: Threads.
       advance: Called with a number of samples that are done.
@@ -351,14 +354,14 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
     source = pathlib.Path(source)
     if not source.is_dir():
-      raise InputError(f"{source}: no such folder; --source must be the folder of the original {self.name} download")
-    self.annotations = self.read(source)
+      raise InputError(f"{source}: no such folder; --source must be the folder that holds the files of {self.name}")
+    self.annotations = self.read(source) if partition is None else self.read(source, partition)
     _check_files(source, self.annotations)
     self._size, self._max_bad, self._workers, self._advance = size, max_bad, workers, advance
     self.report = Report()
     self.labels = {}
     self.moments = np.zeros((2, 3))
-    super().__init__(config=tfds.core.BuilderConfig(name=info_lib.size_name(size)), file_format="array_record", **kwargs)
+    super().__init__(config=tfds.core.BuilderConfig(name=info_lib.folder_name(size, partition)), file_format="array_record", **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     count = len(self.annotations.label_names)
@@ -539,6 +542,45 @@ def check_relative(name: object, where: str) -> pathlib.PurePosixPath:
   if path is None or not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
     raise InputError(f"{where}: {name!r} is not a path inside the data folder; expected a relative one without '..'")
   return path
+
+
+def relative_paths(names: Iterable[str], where: str) -> list[pathlib.PurePosixPath]:
+  """Checks the file names of a list.
+
+  Args:
+    names: One per row.
+    where: Of the list, for error messages.
+
+  Raises:
+    InputError: A name that leaves its folder (`check_relative`) or comes twice.
+  """
+  rows = {}
+  for row, name in enumerate(names):
+    path = check_relative(name, f"{where} row {row}")
+    if path in rows:
+      raise InputError(f"{where} row {row}: {name!r} is also row {rows[path]}")
+    rows[path] = row
+  return list(rows)
+
+
+def check_label_names(names: tuple[str, ...], where: str) -> None:
+  """Raises InputError where a label has no name, or that of another one."""
+  for row, name in enumerate(names):
+    if not name or name in names[:row]:
+      raise InputError(f"{where}: an empty name, or two of one name, in {', '.join(names)}")
+
+
+def groups_by_start(groups: dict[str, tuple[str, ...]], names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+  """Groups of labels whose names say it themselves.
+
+  Args:
+    groups: Group -> how the names of its labels start.
+    names: All labels.
+
+  Returns:
+    Group -> its labels, in file order; a group may be empty and a label in none (`select_groups` makes it whole).
+  """
+  return {group: tuple(name for name in names if name.startswith(starts)) for group, starts in groups.items()}
 
 
 def select_groups(groups: dict[str, tuple[str, ...]], names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
