@@ -104,7 +104,7 @@ def predict_split(
     source: records of the split.
     config: the run's config (`input`, `evaluate`).
     mesh: where to compute.
-    views: "full" or "five_crop".
+    views: "full", "five_crop" or "six_view".
     max_samples: stop after about that many; 0 for all.
     progress: show a bar.
     second: records of a second data set (`config.data.second`), whose regions are measured.
@@ -241,7 +241,7 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
   }
 
 
-def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, checkpoint: str = "best",
+def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | None = None, checkpoint: str = "best",
                   convention: str = "native", data_dir: str | None = None, progress: bool = True,
                   write: bool = True) -> dict[str, Any]:
   """`attr-jax evaluate`: predicts a split, measures it, writes and draws.
@@ -250,7 +250,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
     workdirs: runs; the probabilities of several are averaged (as SSP+SSG are),
       and the result is written into the first one's folder.
     split: "test", "val", "train" or a sum of them.
-    views: "full" or "five_crop".
+    views: "full", "five_crop" or "six_view"; None takes those that the first run was validated on.
     checkpoint: "best", "last" or a step.
     convention: whose rules the metrics follow.
     data_dir: where the prepared data lie, if not where the run found them.
@@ -265,6 +265,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str, c
   """
   if convention not in metrics.CONVENTIONS:
     raise InputError(f"convention {convention!r} is unknown; there are: {', '.join(metrics.CONVENTIONS)}")
+  views = views or run_folder.read_start(workdirs[0])[0].evaluate.views
   mesh = sharding.make_mesh()
   tables, val_tables, runs, inputs = [], [], {}, {}
   for workdir in workdirs:

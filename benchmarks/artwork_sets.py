@@ -1,6 +1,6 @@
 """Whether label sets follow what goes together in the drawn artworks: the decoder's against those of independent thresholds.
 
-  attr-jax evaluate --workdir=runs/baseline --split=val --views=six_view      (and so for every run)
+  attr-jax evaluate --workdir=runs/baseline --split=val      (and so for every run)
   python benchmarks/artwork_sets.py --workdir=runs/baseline --workdir=runs/attncnn_rnn --out=sets.json
 
 Reads the predictions of both splits. Every run is decided by one threshold for all labels and by one for each label, searched
@@ -35,7 +35,7 @@ PATHS = {
 def read(workdir, split):
   path = workdir / "predictions" / f"{split}-six_view.npz"
   if not path.is_file():
-    raise SystemExit(f"{path}: missing; run: attr-jax evaluate --workdir={workdir} --split={split} --views=six_view")
+    raise SystemExit(f"{path}: missing; run: attr-jax evaluate --workdir={workdir} --split={split}")
   with np.load(path) as stored:
     return {key: stored[key] for key in stored.files}
 
@@ -75,7 +75,7 @@ def main():
   parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
   args = parser.parse_args()
   result = {}
-  print(f"{'run, rule':<38}{'F2':>5}{'P':>6}{'R':>6}{'labels':>7}{'bad img':>8}{'bad pairs':>6}{'1 cult.':>8}")
+  print(f"{'run, rule':<38}{'F2':>5}{'P':>6}{'R':>6}{'labels':>7}{'bad im.':>8}{'pairs':>6}{'1 cult.':>8}")
   for workdir in args.workdir:
     config, info = run_folder.read_start(workdir)
     indices = [info.label_names.index(name) for name in artwork_labels.LABELS]

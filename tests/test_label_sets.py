@@ -120,6 +120,10 @@ def test_a_whole_run_of_six_views(artworks_dir, tmp_path):
   each = [predict(run.params, run.batch_stats, {"image": views[:, view]})["logit"] for view in range(6)]
   np.testing.assert_allclose(predictions["logit"][:2], np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
   assert np.ptp(np.stack(each), axis=0).max() > 1e-3
+  with pytest.raises(SystemExit) as ended:
+    cli.main(["evaluate", f"--workdir={tmp_path / 'run'}", "--split=val"])  # on the views of the run
+  assert ended.value.code == 0
+  assert (tmp_path / "run" / "evaluation" / "val-six_view.json").is_file()
   for name in ("steps", "hog", "roc"):
     assert (tmp_path / "run" / "pictures" / f"test-six_view-{name}.png").stat().st_size > 0
 

@@ -72,8 +72,6 @@ class InputSpec:
       raise InputError(f"crop: expected one of {', '.join(CROPS)}, got {self.crop!r}")
     if self.crop_labels not in CROP_LABELS:
       raise InputError(f"crop_labels: expected one of {', '.join(CROP_LABELS)}, got {self.crop_labels!r}")
-    if self.crop == "six_view" and max(self.size) > min(self.resize):
-      raise InputError(f"resize: six_view cuts {self.size[0]}x{self.size[1]} out of images whose shorter side is {min(self.resize)}")
     if self.crop in ("none", "six_view"):
       return
     if self.crop == "random_square" and len(self.heights) != 2:
@@ -138,8 +136,10 @@ def six_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Generator, *, 
     crops: False gives the whole image six times.
 
   Raises:
-    InputError: The sample has masks or points, which belong to one view.
+    InputError: The sample has masks or points, which belong to one view, or the crops do not fit.
   """
+  if max(spec.size) > min(spec.resize):
+    raise InputError(f"resize: six_view cuts {spec.size[0]}x{spec.size[1]} out of images whose shorter side is {min(spec.resize)}")
   more = [key for key in ("person_mask", "region_mask", "landmarks") if key in sample]
   if more:
     raise InputError(f"crop: six_view does not cut {', '.join(more)}; set config.input.masks=False")

@@ -107,7 +107,7 @@ def test_batches_hold_views_and_do_not_depend_on_hosts():
 
 def test_what_does_not_fit_is_named():
   with pytest.raises(InputError, match="shorter side is 30"):
-    spec(resize=(30, 90))
+    pipeline.evaluation_view(record([0, 0, 1, 0]), spec=spec(resize=(30, 90)), views="six_view")
   with pytest.raises(InputError, match="crop_labels"):
     spec(crop_labels="some")
   with pytest.raises(InputError, match="landmarks"):
