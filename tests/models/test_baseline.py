@@ -104,7 +104,7 @@ def test_build():
   model = models.build({"name": "baseline", "depth": "50", "width": 8}, 3, "bfloat16")
   assert (model.depth, model.width, model.num_labels, model.dtype) == (50, 8, 3, jnp.bfloat16)
   assert models.build({"name": "baseline", "depth": "tiny"}, 3).depth == "tiny"
-  with pytest.raises(InputError, match="known: baseline"):
+  with pytest.raises(InputError, match="known: attncnn_rnn, baseline"):
     models.build({"name": "base"}, 3)
   with pytest.raises(InputError, match="it takes:.*depth"):
     models.build({"name": "baseline", "deepness": 50}, 3)
