@@ -11,6 +11,7 @@ from typing import Any
 from attr_jax.data import worlds
 from attr_jax.errors import InputError
 
+_PREPARE_OPTIONS = ("name", "source", "data_dir", "size", "partition", "max_bad", "allow_deviations", "overwrite")
 _PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
 
 
@@ -87,14 +88,16 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--json", action="store_true", help="one JSON object per file")
 
   sub = command("prepare", _prepare, "turn an original download into what training reads")
-  sub.add_argument("name", help="the data set, such as wider_attribute or pa100k")
-  sub.add_argument("--source", required=True, type=pathlib.Path, help="folder of the download")
-  sub.add_argument("--data-dir", default="data", type=pathlib.Path)
+  sub.add_argument("name", nargs="?", help="the data set, such as wider_attribute or pa100k")
+  sub.add_argument("--source", type=pathlib.Path, help="folder of the download")
+  sub.add_argument("--data-dir", type=pathlib.Path, help="where prepared data sets live (default: data)")
   sub.add_argument("--size", help="256, or 256x128 for height x width (default: the data set's own)")
   sub.add_argument("--partition", type=int, help="which of the splits of RAP and PETA, from 1 (default: the first)")
-  sub.add_argument("--max-bad", type=float, default=0.001, help="share of unreadable images that is still accepted")
-  sub.add_argument("--strict", action="store_true", help="refuse counts that differ from the published ones")
+  sub.add_argument("--max-bad", type=float, help="share of unreadable images that is still accepted (default: 0.001)")
+  sub.add_argument("--allow-deviations", action="store_true", help="go on where the source differs from what is published")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
+  sub.add_argument("--check", type=pathlib.Path, metavar="DIR", help="say what lies in a prepared folder instead")
+  sub.add_argument("--out", type=pathlib.Path, help="folder for the contact sheet of --check (default: the prepared folder)")
 
   sub = command("annotate", _annotate, "write the masks that a run predicts beside a prepared data set")
   sub.add_argument("--workdir", required=True, type=pathlib.Path, help="run of a person_segmenter, dahar or face parser model")
@@ -210,12 +213,37 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _prepare(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
+  # By identity: --max-bad=0 is equal to False but given.
+  given = {key: value for key in _PREPARE_OPTIONS if (value := getattr(args, key)) is not None and value is not False}
+  if args.check is not None:
+    if given:
+      raise InputError(f"prepare: --check goes with --out only, not with {', '.join(map(_as_typed, given))}")
+    return _check(args.check, args.out)
+  if args.out is not None:
+    raise InputError("prepare: --out goes with --check only")
+  missing = [key for key in ("name", "source") if key not in given]
+  if missing:
+    raise InputError(f"prepare: {' and '.join(map(_as_typed, missing))} missing; give both, or --check=DIR")
   from attr_jax.data import prepare
 
-  folder = prepare.prepare(args.name, source=args.source, data_dir=args.data_dir, size=args.size, partition=args.partition,
-                           max_bad=args.max_bad, overwrite=args.overwrite, strict=args.strict)
+  folder = prepare.prepare(**{"data_dir": pathlib.Path("data"), **given})
+  for deviation in json.loads((folder / "report.json").read_text())["deviations"]:
+    print(f"warning: {deviation}", file=sys.stderr)
   print(f"prepared in {folder}")
   return 0
+
+
+def _as_typed(key: str) -> str:
+  return "NAME" if key == "name" else f"--{key.replace('_', '-')}"
+
+
+def _check(folder: pathlib.Path, out: pathlib.Path | None) -> int:
+  from attr_jax import check
+
+  found = check.examine(check.find(folder))
+  print(check.describe(found))
+  print(f"samples are drawn in {check.draw_samples(found, out)}")
+  return 2 if found.faults else 0
 
 
 def _annotate(args: argparse.Namespace, rest: list[str]) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from attr_jax.data.published import WIDER_ATTRIBUTES
 from attr_jax.errors import InputError
 
 _CHOICES = {
@@ -37,9 +38,6 @@ _CHOICES = {
 _RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_every_steps",
               "evaluate.", "checkpoint.", "input.threads", "tensorboard")
 
-# The attributes of WIDER-Attribute in the order of its files and of all tables.
-WIDER_ATTRIBUTES = ("Male", "longHair", "sunglass", "Hat", "Tshirt", "longSleeve", "formal", "shorts", "jeans", "longPants",
-                    "skirt", "faceMask", "logo", "stripe")
 # Crops of whole pedestrians, measured by mA.
 PEDESTRIANS = ("pa100k", "peta", "peta_all", "rap", "rap2")
 # After DIAA's author: Adam, rate / 10 when validation has not improved for more than 8 epochs, two drops. He does not name

@@ -13,7 +13,7 @@ LEVELS = [
     {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays", "decoding_pictures"},
     {"state", "steps"},
     {"run_folder"},
-    {"train", "evaluate", "predict", "annotate", "explain", "export"},
+    {"train", "evaluate", "predict", "annotate", "check", "explain", "export"},
     {"cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

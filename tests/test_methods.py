@@ -115,7 +115,8 @@ def test_full_size_states_hold_the_history():
 def test_trains_and_evaluates_on_real_photos(name, dataset, source, size, real_data, tmp_path):
   from attr_jax.data import prepare
 
-  prepare.prepare(dataset, source=real_data / source, data_dir=tmp_path / "data", size=size, progress=False)
+  prepare.prepare(dataset, source=real_data / source, data_dir=tmp_path / "data", size=size, progress=False,
+                  allow_deviations=True)
   config = cli.load_config(f"{REPOSITORY}/configs/{name}.py:dataset={dataset},small", [
       f"--config.data.dir={tmp_path / 'data'}", "--config.total_steps=3", "--config.evaluate.max_samples=32"])
   report = train.train_and_evaluate(config, tmp_path / "run", quiet=True)

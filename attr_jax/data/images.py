@@ -65,18 +65,14 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
   elif data[:8] == _PNG_SIGNATURE:
     header = _read_png_header(data)
   elif data[:2] == b"BM" and len(data) >= 26:
-    size, = struct.unpack_from("<I", data, 2)
-    width, height = struct.unpack_from("<ii", data, 18)
-    if size > len(data):
-      raise ImageError("truncated BMP")
-    header = ImageHeader("bmp", abs(height), abs(width), 0, 1, ("bmp",))
+    header = _read_bmp_header(data)
   elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
     header = _read_webp_header(data)
   elif data.lstrip()[:1] == b"<":
     raise ImageError("text (HTML or XML) instead of an image")
   else:
     raise ImageError("not a JPEG, PNG, WebP or BMP image")
-  if header.height == 0 or header.width == 0:
+  if header.height <= 0 or header.width <= 0:
     raise ImageError(f"zero-sized image ({header.width}x{header.height})")
   if header.height * header.width > max_pixels:
     raise ImageError(f"{header.width}x{header.height} pixels, more than the limit of {max_pixels:,}")
@@ -153,14 +149,14 @@ def _read_png_header(data: bytes) -> ImageHeader:
       raise ImageError("truncated PNG")
     if struct.unpack_from(">I", data, end - 4)[0] != zlib.crc32(memoryview(data)[position + 4:end - 4]):
       raise ImageError(f"damaged PNG (check sum of chunk {kind.decode('latin1')!r})")
-    if kind == b"IHDR" and length >= 10:
+    if (kind == b"IHDR") != (header is None) or (header is None and length != 13):  # decoders go by the first of several
+      raise ImageError("damaged PNG header")
+    if header is None:
       header = struct.unpack_from(">IIBB", data, position + 8)
     transparent |= kind == b"tRNS"
     if kind == b"IEND":
       break
     position = end
-  if header is None:
-    raise ImageError("damaged PNG header")
   width, height, bits, colour = header
   oddities = ["png"]
   if (name := _PNG_KINDS.get(colour, "unknown colour")) != "rgb":
@@ -170,6 +166,17 @@ def _read_png_header(data: bytes) -> ImageHeader:
   if bits == 16:
     oddities.append("16-bit")
   return ImageHeader("png", height, width, 0, 1, tuple(oddities))
+
+
+def _read_bmp_header(data: bytes) -> ImageHeader:
+  """Size of the usual layout; a negative height only says that rows are stored from the top."""
+  size, header_bytes = struct.unpack_from("<I8xI", data, 2)
+  if size > len(data):
+    raise ImageError("truncated BMP")
+  if header_bytes < 40:  # OS/2's, with sides of 16 bits; the decoder loses its colours
+    raise ImageError("BMP with a header of an old kind")
+  width, height = struct.unpack_from("<ii", data, 18)
+  return ImageHeader("bmp", abs(height), width, 0, 1, ("bmp",))
 
 
 def _read_webp_header(data: bytes) -> ImageHeader:
@@ -212,6 +219,8 @@ def decode_image(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIX
     header = read_header(data, max_pixels=max_pixels)
     if header.format != "jpeg":
       return _decode_other(data, header)
+    if simplejpeg.decode_jpeg_header(data)[:2] != (header.height, header.width):  # two sizes in one file: the limit must see the decoder's
+      raise ImageError("damaged JPEG header")
     image = _decode_cmyk(data) if header.channels == 4 else simplejpeg.decode_jpeg(data, strict=True)
   except ImageError as error:
     raise ImageError(f"{where}: {error}") from None

@@ -15,12 +15,13 @@ from attr_jax.data import registry
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
-_FILES = ("dataset_info.json", "features.json", "info.json", "labels.npz", "report.json")
+FILES = ("dataset_info.json", "features.json", "info.json", "labels.npz", "report.json")  # beside the records
+_LISTED = 5  # deviations in an error
 
 
 def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None,
             max_bad: float = 0.001, workers: int | None = None, progress: bool = True, overwrite: bool = False,
-            strict: bool = False, partition: int | None = None) -> pathlib.Path:
+            allow_deviations: bool = False, partition: int | None = None) -> pathlib.Path:
   """Reads an original download, checks it and writes ArrayRecord.
 
   Images are cut to their box once, shrunk (never enlarged) so that they still
@@ -38,15 +39,16 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
     workers: Threads; None = all cores this process may use.
     progress: Show a bar and say what is done, on stderr.
     overwrite: Replace a prepared data set instead of returning it.
-    strict: Refuse counts that differ from the published ones. Otherwise they
-      are printed and kept in report.json, since cut copies are common.
+    allow_deviations: Go on where counts, names or shares of labels differ from
+      the published ones, as in a cut copy; the differences are kept in report.json.
     partition: Number from 1, for a data set that comes with several splits; None = the first.
 
   Returns:
     The folder with the records, info.json, report.json and labels.npz.
 
   Raises:
-    InputError: Unknown name or partition, unusable source or too many unreadable photos.
+    InputError: Unknown name or partition, unusable source, too many unreadable
+      photos, or differences from what is published that are not allowed.
   """
   builder_class = registry.builder_class(name)
   partition = registry.choose_partition(name, partition)
@@ -58,7 +60,7 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
   target = registry.version_folder(name, data_dir, size, partition)
   say = (lambda text: print(text, file=sys.stderr)) if progress else (lambda text: None)
   if target.exists() and not overwrite:
-    lacking = [file for file in _FILES if not (target / file).is_file()]
+    lacking = [file for file in FILES if not (target / file).is_file()]
     if not lacking:
       say(f"{target}: prepared already (--overwrite replaces it)")
       return target
@@ -69,12 +71,10 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
     with contextlib.ExitStack() as stack:
       bar = None
       builder = builder_class(
-          source=source, size=size, partition=partition, max_bad=max_bad, data_dir=temporary, workers=workers or _usable_cores(),
+          source=source, size=size, partition=partition, max_bad=max_bad, data_dir=temporary, workers=workers or usable_cores(),
           advance=lambda count: bar.update(count))
-      for deviation in builder.annotations.deviations:
-        if strict:
-          raise InputError(f"{source}: {deviation}")
-        say(f"warning: {deviation}")
+      if not allow_deviations:
+        _refuse(builder.annotations.deviations, source)
       total = sum(len(photo.targets) for photos in builder.annotations.splits.values() for photo in photos)
       bar = stack.enter_context(tqdm.tqdm(total=total, desc=name, unit="img", ncols=80, disable=not progress, file=sys.stderr))
       builder.download_and_prepare(download_dir=temporary / "downloads")
@@ -92,7 +92,16 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
   return target
 
 
-def _usable_cores() -> int:
+def _refuse(deviations: tuple[str, ...], source: str | pathlib.Path) -> None:
+  """Raises InputError where there are any, with the first of them."""
+  if deviations:
+    more = f"; and {len(deviations) - _LISTED} more" if len(deviations) > _LISTED else ""
+    raise InputError(f"{source}: not as published in {len(deviations)} {'place' if len(deviations) == 1 else 'places'}: "
+                     f"{'; '.join(deviations[:_LISTED])}{more}; to go on all the same: --allow-deviations")
+
+
+def usable_cores() -> int:
+  """How many cores this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

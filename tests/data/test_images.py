@@ -174,6 +174,29 @@ def test_random_damage_raises_nothing_else(picture):
         pass
 
 
+def test_a_second_size_in_a_file_does_not_pass_the_limit(picture):
+  """Decoders go by the first size; what is checked must be the same one."""
+  jpeg, png = images.encode_jpeg(picture(15, 40, 60)), images.encode_png(picture(15, 40, 60))
+  huge = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+  frame = set_frame_size(jpeg, 65_000, 65_000)[jpeg.index(b"\xff\xc0"):][:19]
+  at, filler = jpeg.index(b"\xff\xc0"), bytes(0xFFC0 - 19 - 4)
+  # FF D0 has no length, though FF C0 behind it could be one; who takes it for one sees the second size alone, others the first alone.
+  hidden = b"\xff\xd0" + frame + b"\xff\xfe" + struct.pack(">H", 2 + len(filler) + 19) + filler
+  core = b"BM" + struct.pack("<IHHIIHHHH", 60, 0, 0, 26, 12, 40_000, 40_000, 1, 24) + bytes(34)  # sides of 16 bits
+  negative = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 60, 0, 0, 54, 40, -50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(6)
+  for data, reason in ((png[:8] + huge + png[8:], "PNG header"), (png[:-12] + png_chunk(b"IHDR", png[16:29]) + png[-12:], "PNG header"),
+                       (png[:8] + huge + png[33:], "limit"), (jpeg[:at] + hidden + jpeg[at:], "JPEG header"), (core, "old kind"),
+                       (negative, "zero-sized")):
+    with pytest.raises(images.ImageError, match=reason):
+      decode(data)
+
+
+def test_a_bitmap_from_top_to_bottom():
+  pixels = bytes([0, 0, 255, 0, 0, 255, 0, 0])  # red and green, each with a byte to fill its row
+  data = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 62, 0, 0, 54, 40, 1, -2, 1, 24, 0, 8, 0, 0, 0, 0) + pixels
+  assert decode(data).tolist() == [[[255, 0, 0]], [[0, 255, 0]]]
+
+
 def test_the_limit_counts_pixels(picture):
   data = images.encode_jpeg(picture(14, 40, 60))
   images.decode_image(data, where="x", max_pixels=2400)

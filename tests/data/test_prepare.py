@@ -14,16 +14,21 @@ import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
 
+from attr_jax import cli
 from attr_jax.data import images
 from attr_jax.data import info as info_lib
+from attr_jax.data import published
 from attr_jax.data import registry
+from attr_jax.data.builders import pa100k
 from attr_jax.data.builders import records
+from attr_jax.data.builders import wider_attribute
 from attr_jax.data.prepare import prepare
 from attr_jax.errors import InputError
 
 
 def run(name, source, tmp_path, **options):
-  return prepare(name, source=source.folder, data_dir=tmp_path / "data", **{"progress": False, "size": 64, **options})
+  return prepare(name, source=source.folder, data_dir=tmp_path / "data",
+                 **{"progress": False, "size": 64, "allow_deviations": True, **options})
 
 
 def report_of(folder):
@@ -430,18 +435,73 @@ def test_pa100k_files_missing_or_broken(pa100k_source, tmp_path):
   run("pa100k", source, tmp_path)
 
 
-def test_other_counts_are_told_or_refused(pa100k_source, tmp_path, capsys):
+COUNTS = [f"{split}: 6 images, published {count}" for split, count in (("train", 80000), ("val", 10000), ("test", 10000))]
+
+
+def test_other_counts_are_refused_or_told(pa100k_source, tmp_path, capsys):
   source = pa100k_source()
-  with pytest.raises(InputError, match="train: 6 images, published 80000"):
-    run("pa100k", source, tmp_path, strict=True)
+  with pytest.raises(InputError, match=f"not as published in 3 places: {'; '.join(COUNTS)}; .* --allow-deviations$") as caught:
+    run("pa100k", source, tmp_path, allow_deviations=False)
+  assert "\n" not in str(caught.value) and str(source.folder) in str(caught.value)
   assert_nothing_prepared(tmp_path)
-  folder = run("pa100k", source, tmp_path, progress=True)
-  assert "warning: train: 6 images, published 80000" in capsys.readouterr().err
-  assert report_of(folder)["deviations"][0] == "train: 6 images, published 80000"
+  assert report_of(run("pa100k", source, tmp_path))["deviations"] == COUNTS
+  argv = ["prepare", "pa100k", f"--source={source.folder}", f"--data-dir={tmp_path / 'other'}", "--size=64"]
+  with pytest.raises(SystemExit, match="2"):
+    cli.main(argv)
+  assert "6 images" in capsys.readouterr().err and not list((tmp_path / "other").glob("pa100k"))
+  with pytest.raises(SystemExit, match="0"):
+    cli.main([*argv, "--allow-deviations"])
+  assert [line for line in capsys.readouterr().err.splitlines() if "warning" in line] == [f"warning: {line}" for line in COUNTS]
+
+
+def test_only_the_first_deviations_stand_in_the_error(pa100k_source, tmp_path, monkeypatch):
+  source = pa100k_source()
+  monkeypatch.setattr(pa100k, "_IMAGES", dict.fromkeys(("train", "val", "test"), 6))
+  source.content["attributes"] = source.cells([f"name {index}" for index in range(26)])
+  for split in ("train", "val", "test"):
+    source.content[f"{split}_label"] = np.zeros((6, 26), np.uint8)
+  source.save()
+  with pytest.raises(InputError, match=r"26 places: label 0: 'name 0', published 'Female'; .*label 4: .*'Front'; and 21 more; ") as caught:
+    run("pa100k", source, tmp_path, allow_deviations=False)
+  assert "label 5" not in str(caught.value)
+
+
+def test_names_and_shares_are_compared_where_the_counts_are_as_published(pa100k_source, tmp_path, monkeypatch):
+  source = pa100k_source()
+  monkeypatch.setattr(pa100k, "_IMAGES", dict.fromkeys(("train", "val", "test"), 6))
+  deviations = lambda: pa100k.Builder.read(source.folder).deviations
+  assert deviations() == ("labels: 3, published 26",)
+  monkeypatch.setattr(published, "PA100K_ATTRIBUTES", ("Female", "Cap", "odd one"))
+  assert deviations() == ("label 1: 'Hat', published 'Cap'",)
+  monkeypatch.setattr(published, "PA100K_ATTRIBUTES", ("Female", "Hat", "odd one"))
+  shares = np.concatenate([source.content["train_label"], source.content["val_label"]]).mean(axis=0)
+  monkeypatch.setattr(published, "PA100K_SHARES", tuple(round(share, 6) for share in shares))
+  assert deviations() == ()
+  row = source.content["val_label"][2]
+  row[1] = 1 - row[1]
+  source.save()
+  assert [line.split(":")[0] for line in deviations()] == ["positive share of Hat in train+val"]
+
+
+def test_wider_names_and_shares(wider_source, monkeypatch):
+  source = wider_source()
+  deviations = lambda: wider_attribute.Builder.read(source.folder).deviations
+  assert deviations() == ()  # with other counts nothing is compared
+  monkeypatch.setattr(wider_attribute, "_BOXES", {"train+val": 27, "test": 9})
+  raw = np.array([target["attribute"] for image in source.trainval["images"] for target in image["targets"]])
+  shares = (raw == 1).mean(axis=0)
+  monkeypatch.setattr(published, "WIDER_SHARES", tuple(shares + 0.9e-4))
+  assert deviations() == ()
+  monkeypatch.setattr(published, "WIDER_SHARES", (shares[0] + 1.1e-4, *shares[1:]))
+  assert deviations() == (f"positive share of Male in train+val: {shares[0]:.4f}, published {shares[0] + 1.1e-4:.4f}",)
+  for content in (source.trainval, source.test):
+    content["attribute_id_map"]["1"] = "hair"
+  source.save()
+  assert deviations() == ("label 1: 'hair', published 'longHair'",)
 
 
 def test_uncertain_counts_are_only_remarked_on(wider_source, tmp_path, capsys):
-  folder = run("wider_attribute", wider_source(), tmp_path, progress=True, strict=True)
+  folder = run("wider_attribute", wider_source(), tmp_path, progress=True, allow_deviations=False)
   assert "warning" not in capsys.readouterr().err
   assert report_of(folder)["remarks"] == ["train+val: 27 boxes, published 28345", "test: 9 boxes, published 29179"]
 
@@ -477,7 +537,7 @@ def slow(data, **options):
   print("working", flush=True)
   return whole(data, **options)
 images.decode_image = slow
-prepare.prepare("pa100k", source=sys.argv[1], data_dir=sys.argv[2], size=64, workers=1, progress=False)
+prepare.prepare("pa100k", source=sys.argv[1], data_dir=sys.argv[2], size=64, workers=1, progress=False, allow_deviations=True)
 """
 
 
@@ -512,9 +572,24 @@ def test_an_error_of_the_disk_leaves_nothing(pa100k_source, tmp_path, monkeypatc
 # Real photos.
 
 
+def test_real_pa100k_labels_are_as_published(real_data, tmp_path):
+  """The whole annotation file; its photos are not needed to read it."""
+  if not (real_data / "pa100k_labels").is_dir():
+    pytest.skip("the annotation file of PA-100K is not here")
+  (tmp_path / "annotation").symlink_to(real_data / "pa100k_labels" / "annotation")
+  (tmp_path / "data").mkdir()
+  annotations = pa100k.Builder.read(tmp_path)
+  assert annotations.deviations == () and annotations.label_names == published.PA100K_ATTRIBUTES
+  label = np.array([photo.targets[0].label for split in ("train", "val") for photo in annotations.splits[split]])
+  assert tuple(np.round(label.mean(axis=0), 6)) == published.PA100K_SHARES
+  label[1234, 7] = 1 - label[1234, 7]
+  lines = published.share_deviations(annotations.label_names, label, published.PA100K_SHARES, digits=6, of="train+val")
+  assert [line.split(":")[0] for line in lines] == ["positive share of Hat in train+val"]
+
+
 def test_real_pa100k(real_data, tmp_path):
   started = time.monotonic()
-  folder = prepare("pa100k", source=real_data / "pa100k", data_dir=tmp_path, size=64, progress=False)
+  folder = prepare("pa100k", source=real_data / "pa100k", data_dir=tmp_path, size=64, progress=False, allow_deviations=True)
   assert time.monotonic() - started < 60
   dataset = registry.open_dataset("pa100k", tmp_path)
   assert dataset.info.splits == {"train": 1200, "val": 200, "test": 200}

@@ -21,6 +21,8 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import published
+from attr_jax.data import archives
 from attr_jax.data.builders import celeba_lists
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -100,6 +102,7 @@ def _read(source: pathlib.Path, images: str, landmarks: str, size: tuple[int, in
     splits[records.SPLITS[int(partition.values[row, 0])]].append(records.Photo(name, path, (target,), size))
   deviations = [f"{split}: {len(photos)} images, published {_PUBLISHED[split]}"
                 for split, photos in splits.items() if len(photos) != _PUBLISHED[split]]
+  deviations = deviations or published.name_deviations(attributes.columns, published.CELEBA_ATTRIBUTES)
   splits = {split: photos for split, photos in splits.items() if photos}
   return records.Annotations(attributes.columns, splits, tuple(deviations), _identity_remarks(source, splits))
 
@@ -117,9 +120,9 @@ def _identity_remarks(source: pathlib.Path, splits: dict[str, list[records.Photo
   return (f"people: {counts}; in more than one split: {sum(count > 1 for count in found_in.values())}",)
 
 
-def _image_folder(source: pathlib.Path, name: str) -> pathlib.Path:
+def _image_folder(source: pathlib.Path, name: str) -> archives.File:
   """The folder of images; the Kaggle edition has it inside another one of that name."""
-  for folder in (source / "Img" / name, source / name):
+  for folder in map(archives.folder, (source / "Img" / name, source / name)):
     if folder.is_dir():
       return folder / name if (folder / name).is_dir() else folder
-  raise InputError(f"{source}: no image folder; expected Img/{name}/ or {name}/")
+  raise InputError(f"{source}: no image folder; expected Img/{name}/ or {name}/, or its .zip or .tar")

@@ -61,7 +61,7 @@ def read(path: pathlib.Path, expected: str, allowed: tuple[int, ...] | None = No
   if header and len(header) != columns:
     raise InputError(f"{path}: expected {columns} names of columns, got {len(header)}: {' '.join(header)}")
   if count not in (None, len(lines)):
-    raise InputError(f"{path} line 1: says {count} rows, there are {len(lines)}; take the whole list, or remove that line of a cut copy")
+    raise InputError(f"{path} line 1: says {count:.0f} rows, there are {len(lines)}; take the whole list, or remove the line of a cut copy")
   rows, numbers, values = {}, [], np.zeros((len(lines), columns))
   for row, (number, line) in enumerate(lines):
     name, *words = line.split(separator)
@@ -93,9 +93,9 @@ def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
   return [(number, line) for number, line in enumerate(map(str.strip, text.splitlines()), 1) if line]
 
 
-def _pop_count(lines: list[tuple[int, str]]) -> int | None:
+def _pop_count(lines: list[tuple[int, str]]) -> float | None:
   """Removes a first line that is a lone number."""
-  return int(lines.pop(0)[1]) if lines and lines[0][1].isdecimal() else None
+  return float(lines.pop(0)[1]) if lines and lines[0][1].isdecimal() else None  # an int of thousands of digits is an error
 
 
 def _pop_header(path: pathlib.Path, lines: list[tuple[int, str]], separator: str | None) -> tuple[str, ...]:

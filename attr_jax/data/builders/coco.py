@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data.builders import coco_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -57,8 +58,9 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     known = np.ones(_LABELS, np.bool_)
     categories, splits, deviations, remarks = None, {}, [], []
     for split in _SPLITS:
-      folder = source / f"{split}{year}"
-      path = source / "annotations" / f"instances_{folder.name}.json"
+      name = f"{split}{year}"
+      folder = archives.folder(source / name)
+      path = source / "annotations" / f"instances_{name}.json"
       content = coco_files.load(path)
       found = _categories(content, path)
       if categories is not None and found != categories:
@@ -67,18 +69,19 @@ class Builder(records.RecordsBuilder, skip_registration=True):
       files = coco_files.photo_files(content, path)
       labels = _labels(content["annotations"], files, tuple(categories), path)
       # The size is left open: without boxes nothing depends on it, and a copy that was shrunk before serves as well.
-      photos = [records.Photo(f"{folder.name}/{file}", folder / file, (records.Target(label, known),))
+      photos = [records.Photo(f"{name}/{file}", folder / file, (records.Target(label, known),))
                 for (file, _), label in zip(files.values(), labels, strict=True)]
       if photos:
         splits[split] = photos
-      deviations += coco_files.deviations(split, folder.name, len(photos))
-      remarks.append(f"{split}: {len(photos)} photos of {folder.name}, {np.sum(~labels.any(axis=1))} of them without any annotation (kept)")
+      deviations += coco_files.deviations(split, name, len(photos))
+      remarks.append(f"{split}: {len(photos)} photos of {name}, {np.sum(~labels.any(axis=1))} of them without any annotation (kept)")
     return records.Annotations(tuple(categories.values()), splits, tuple(deviations), tuple(remarks))
 
 
 def _edition(source: pathlib.Path) -> str:
   """The year whose photos are there. Annotation files do not count: those of both years unpack to one folder."""
-  folders = {year: [name for name in (f"{split}{year}" for split in _SPLITS) if (source / name).is_dir()] for year in _YEARS}
+  folders = {year: [name for name in (f"{split}{year}" for split in _SPLITS) if (source / name).is_dir() or archives.find(source / name)]
+             for year in _YEARS}
   found = [year for year in _YEARS if folders[year]]
   if not found:
     raise InputError(f"{source}: no photos; --source must be the folder that holds annotations/ and either train2014/ and val2014/ "

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import json
-import math
 import pathlib
 import reprlib
 
@@ -34,7 +33,7 @@ def load(path: pathlib.Path) -> dict:
     raise InputError(f"{path}: missing; --source must be the folder that holds annotations/, train{year}/ and val{year}/")
   try:
     content = json.loads(path.read_bytes())
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(f"{path}: not valid JSON ({error})") from None
   for key in ("images", "annotations"):
     value(content, key, "a list", str(path))
@@ -75,8 +74,8 @@ def _is_integer(candidate: object) -> bool:
 
 
 def is_number(candidate: object) -> bool:
-  """Whether a value of a JSON file is a finite number."""
-  return isinstance(candidate, (int, float)) and not isinstance(candidate, bool) and math.isfinite(candidate)
+  """Whether a value of a JSON file is a finite number, and not so large that sums of two are none."""
+  return isinstance(candidate, (int, float)) and not isinstance(candidate, bool) and abs(candidate) < records.MAX_COORDINATE
 
 
 _KINDS: dict[str, Callable[[object], bool]] = {

@@ -21,6 +21,7 @@ import threading
 import cv2
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data import images
 from attr_jax.data.builders import coco_files
 from attr_jax.data.builders import records
@@ -68,15 +69,16 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
 
 # What may be a person: (id of the photo, its entry, where that stands, panoptic PNG or None).
-_Entry = tuple[int, object, str, pathlib.Path | None]
+_Entry = tuple[int, object, str, archives.File | None]
 
 
 def _segments(annotations: list, path: pathlib.Path) -> Iterator[_Entry]:
-  """Segments of a panoptic file, one PNG per photo in the folder of the same name."""
+  """Segments of a panoptic file, one PNG per photo in the folder of the same name, unpacked or not."""
+  folder = archives.folder(path.with_suffix(""))
   for row, annotation in enumerate(annotations):
     where = f"{path} annotations[{row}]"
     photo = coco_files.value(annotation, "image_id", "an integer", where)
-    picture = path.with_suffix("") / records.check_relative(annotation.get("file_name"), f"{where} file_name")
+    picture = folder / records.check_relative(annotation.get("file_name"), f"{where} file_name")
     for number, segment in enumerate(coco_files.value(annotation, "segments_info", "a list", where)):
       yield photo, segment, f"{where} segments_info[{number}]", picture
 
@@ -87,8 +89,9 @@ def _instances(annotations: list, path: pathlib.Path) -> Iterator[_Entry]:
     yield coco_files.value(annotation, "image_id", "an integer", where), annotation, where, None
 
 
-def _photos(images_by_id: coco_files.Images, entries: Iterator[_Entry], folder: pathlib.Path) -> tuple[list[records.Photo], int, int]:
-  """Returns (photos with at least one person, number of crowds, number of small people)."""
+def _photos(images_by_id: coco_files.Images, entries: Iterator[_Entry], path: pathlib.Path) -> tuple[list[records.Photo], int, int]:
+  """Returns (photos with at least one person, number of crowds, number of small people); `path` is their folder, unpacked or not."""
+  folder = archives.folder(path)
   targets, pictures, open_picture, crowds, small = {}, {}, _PictureReader(), 0, 0
   for photo, entry, where, picture in entries:
     coco_files.check_photo(photo, images_by_id, where)
@@ -110,7 +113,7 @@ def _photos(images_by_id: coco_files.Images, entries: Iterator[_Entry], folder: 
         pictures[photo] = (picture,)
       targets.setdefault(photo, []).append(records.Target(_NO_LABEL, _NO_KNOWN, box, mask))
   photos = [
-      records.Photo(f"{folder.name}/{file}", folder / file, tuple(targets[photo]), size, pictures.get(photo, ()))
+      records.Photo(f"{path.name}/{file}", folder / file, tuple(targets[photo]), size, pictures.get(photo, ()))
       for photo, (file, size) in images_by_id.items() if photo in targets]
   return photos, crowds, small
 
@@ -163,7 +166,7 @@ class _PictureReader:
   def __init__(self):
     self._last = threading.local()
 
-  def __call__(self, path: pathlib.Path) -> np.ndarray:
+  def __call__(self, path: archives.File) -> np.ndarray:
     """Returns uint8 [H, W, 3], RGB; raises ImageError and OSError."""
     if getattr(self._last, "path", None) != path:
       self._last.picture = images.decode_image(path.read_bytes(), where=path.name)
@@ -171,7 +174,7 @@ class _PictureReader:
     return self._last.picture
 
 
-def _cut_segment(open_picture: Callable[[pathlib.Path], np.ndarray], path: pathlib.Path, size: tuple[int, int], segment: int,
+def _cut_segment(open_picture: Callable[[archives.File], np.ndarray], path: archives.File, size: tuple[int, int], segment: int,
                  box: records.Box) -> np.ndarray:
   """The pixels of one segment inside a box.
 

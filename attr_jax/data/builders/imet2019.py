@@ -17,6 +17,7 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
@@ -52,9 +53,9 @@ class Builder(records.RecordsBuilder, skip_registration=True):
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
     """Reads both lists and splits the images, each error with its file and line."""
-    folder = source / "train"
+    folder = archives.folder(source / "train")
     if not folder.is_dir():
-      raise InputError(f"{source}: no image folder; expected train/ beside labels.csv and train.csv")
+      raise InputError(f"{source}: no image folder; expected train/ or train.zip beside labels.csv and train.csv")
     names = _read_names(source / "labels.csv")
     path = source / "train.csv"
     files, label = _read_labels(path, len(names))

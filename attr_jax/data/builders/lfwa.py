@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data.builders import celeba
 from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
@@ -49,8 +50,9 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     files = records.relative_paths((name.replace("\\", "/") for name in names), f"{path} name")
     label = mat_files.labels(content["label"], f"{path} label", len(files), len(attributes))
     known = np.ones(len(attributes), np.bool_)
+    folder = archives.folder(source / "lfw")
     splits = {
-        split: [records.Photo(str(files[row]), source / "lfw" / files[row], (records.Target(label[row], known),)) for row in rows]
+        split: [records.Photo(str(files[row]), folder / files[row], (records.Target(label[row], known),)) for row in rows]
         for split, rows in _read_indices(indices, len(files)).items()}
     counts = ", ".join(f"{len(photos)} {split}" for split, photos in splits.items())
     unused = len(files) - sum(map(len, splits.values()))

@@ -160,6 +160,6 @@ def _number(text: str, where: str) -> float:
     value = float(text)
   except ValueError:
     value = math.nan
-  if not math.isfinite(value):
+  if not abs(value) < records.MAX_COORDINATE:
     raise InputError(f"{where}: expected a number of pixels such as 12 or 12.5, got {text!r}")
   return value

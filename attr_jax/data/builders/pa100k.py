@@ -9,11 +9,13 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
+from attr_jax.data import published
 from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
-_PUBLISHED = {"train": 80_000, "val": 10_000, "test": 10_000}
+_IMAGES = {"train": 80_000, "val": 10_000, "test": 10_000}
 _FOLDERS = ("data", "release_data")
 
 
@@ -44,22 +46,26 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     path = source / "annotation" / "annotation.mat"
     if not path.is_file():
       raise InputError(f"{path}: missing; --source must be the folder that holds annotation/ and data/")
-    folder = next((source / name for name in _FOLDERS if (source / name).is_dir()), None)
+    folder = next((found for name in _FOLDERS if (found := archives.folder(source / name)).is_dir()), None)
     if folder is None:
-      raise InputError(f"{source}: no image folder; expected {' or '.join(f'{name}/' for name in _FOLDERS)}")
-    content = mat_files.load(path, ["attributes", *(f"{split}_{kind}" for split in _PUBLISHED for kind in ("images_name", "label"))])
+      raise InputError(f"{source}: no image folder; expected {' or '.join(f'{name}/' for name in _FOLDERS)}, or a .zip or .tar of it")
+    content = mat_files.load(path, ["attributes", *(f"{split}_{kind}" for split in _IMAGES for kind in ("images_name", "label"))])
     names = mat_files.texts(content["attributes"], f"{path} attributes")
-    splits, deviations = {}, []
-    for split, published in _PUBLISHED.items():
+    splits, labels, deviations = {}, {}, []
+    for split, count in _IMAGES.items():
       files = mat_files.texts(content[f"{split}_images_name"], f"{path} {split}_images_name")
-      label = mat_files.labels(content[f"{split}_label"], f"{path} {split}_label", len(files), len(names))
+      labels[split] = mat_files.labels(content[f"{split}_label"], f"{path} {split}_label", len(files), len(names))
       known = np.ones(len(names), bool)
       photos = []
-      for row, (file, values) in enumerate(zip(files, label)):
+      for row, (file, values) in enumerate(zip(files, labels[split])):
         relative = records.check_relative(file, f"{path} {split}_images_name row {row}")
         photos.append(records.Photo(str(relative), folder / relative, (records.Target(values, known),)))
       if photos:
         splits[split] = photos
-      if len(photos) != published:
-        deviations.append(f"{split}: {len(photos)} images, published {published}")
+      if len(photos) != count:
+        deviations.append(f"{split}: {len(photos)} images, published {count}")
+    # A part of the images has other shares anyway, and shares without their names mean nothing.
+    deviations = deviations or published.name_deviations(names, published.PA100K_ATTRIBUTES)
+    deviations = deviations or published.share_deviations(
+        names, np.concatenate([labels["train"], labels["val"]]), published.PA100K_SHARES, digits=6, of="train+val")
     return records.Annotations(names, splits, tuple(deviations))

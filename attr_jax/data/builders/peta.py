@@ -17,6 +17,7 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -75,7 +76,7 @@ class AllBuilder(Builder, skip_registration=True):
 
 def _read(source: pathlib.Path, partition: int, selected: bool) -> records.Annotations:
   """Reads one partition, with the selected attributes or all of them; raises InputError."""
-  path, folder = source / "PETA.mat", source / "images"
+  path, folder = source / "PETA.mat", archives.folder(source / "images")
   if not path.is_file():
     raise InputError(f"{path}: missing; --source must be the folder that holds PETA.mat and images/")
   if not folder.is_dir():

@@ -21,6 +21,7 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -111,7 +112,7 @@ class Builder2(Builder, skip_registration=True):
 
 def _read(source: pathlib.Path, partition: int, version: _Version) -> records.Annotations:
   """Reads one partition of one version; raises InputError."""
-  path, folder = source / _VARIABLE / f"{_VARIABLE}.mat", source / "RAP_dataset"
+  path, folder = source / _VARIABLE / f"{_VARIABLE}.mat", archives.folder(source / "RAP_dataset")
   if not path.is_file():
     raise InputError(f"{path}: missing; --source must be the folder that holds RAP_annotation/ and RAP_dataset/")
   if not folder.is_dir():

@@ -12,6 +12,7 @@ import collections
 from concurrent import futures
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import math
 import os
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from attr_jax.data import archives
 from attr_jax.data import images
 from attr_jax.data import info as info_lib
 from attr_jax.data import ops
@@ -34,6 +36,7 @@ Border = tuple[int, int, int, int]  # pixels added at the top, bottom, left, rig
 
 SPLITS = ("train", "val", "test")
 STATISTICS_SAMPLES = 2000
+MAX_COORDINATE = 1e15  # pixels; finite numbers beyond it could add up to infinity
 # One record per group = random access; JPEGs and PNGs do not compress any further.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 _SHARD_RECORDS = 8192
@@ -74,7 +77,7 @@ class Photo:
 
   Attributes:
     name: As the source spells it.
-    path: Of the image file.
+    path: Of the image file, on disk or in an archive.
     targets: Its samples.
     size: (height, width) in pixels that boxes and masks refer to; a photo that
       decodes to another size is unusable. None = not stated by the source.
@@ -82,10 +85,10 @@ class Photo:
   """
 
   name: str
-  path: pathlib.Path
+  path: archives.File
   targets: tuple[Target, ...]
   size: tuple[int, int] | None = None
-  files: tuple[pathlib.Path, ...] = ()
+  files: tuple[archives.File, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +191,7 @@ def _add_border(image: np.ndarray, sides: Border, value: int = 0) -> np.ndarray:
   return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=[value] * 3) if any(sides) else image
 
 
-def read_mask(path: pathlib.Path) -> np.ndarray:
+def read_mask(path: archives.File) -> np.ndarray:
   """Reads an 8-bit grey PNG as uint8 [H, W]; raises ImageError with the file's name, and OSError."""
   data = path.read_bytes()
   try:
@@ -486,6 +489,15 @@ def _note(lines: list[str], line: str) -> None:
     lines.append(line)
 
 
+def _is_file(path: archives.File) -> bool:
+  try:
+    return path.is_file()
+  except OSError as error:
+    if error.errno != errno.ENAMETOOLONG:
+      raise
+    return False
+
+
 def _check_files(source: pathlib.Path, annotations: Annotations) -> None:
   """Raises InputError where image or mask files are missing, before any work is done."""
   missing, count = [], 0
@@ -493,8 +505,8 @@ def _check_files(source: pathlib.Path, annotations: Annotations) -> None:
     for photo in photos:
       for path in (photo.path, *photo.files, *(target.mask for target in photo.targets if isinstance(target.mask, pathlib.Path))):
         count += 1
-        if not path.is_file():
-          missing.append(str(path.relative_to(source)))
+        if not _is_file(path):
+          missing.append(str(path).removeprefix(f"{source}/"))
   if missing:
     raise InputError(f"{source}: {len(missing)} of {count} files that the annotations name are missing, first {', '.join(missing[:5])}")
 
@@ -538,8 +550,8 @@ def check_relative(name: object, where: str) -> pathlib.PurePosixPath:
   Raises:
     InputError: No text, empty, absolute, or it climbs out with "..".
   """
-  path = pathlib.PurePosixPath(name) if isinstance(name, str) else None
-  if path is None or not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+  path = archives.inside(name) if isinstance(name, str) else None
+  if path is None:
     raise InputError(f"{where}: {name!r} is not a path inside the data folder; expected a relative one without '..'")
   return path
 

@@ -11,11 +11,12 @@ that its box touches, 255 = the person. The synthetic scenes of `attr_jax.data.w
 """
 
 import json
-import math
 import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
+from attr_jax.data import published
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
@@ -44,6 +45,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
     """Reads both annotation files, each error with its file, image and target."""
+    folder = _image_folder(source)
     names, splits, masks = None, {split: [] for split in records.SPLITS}, set()
     for file, allowed in _FILES.items():
       content = _load(source, file)
@@ -52,7 +54,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
         raise InputError(f"{file}: attribute_id_map differs from the one of wider_attribute_trainval.json")
       names = found
       for row, image in enumerate(content["images"]):
-        split, photo = _photo(source, image, f"{file} images[{row}]", len(names), allowed)
+        split, photo = _photo(source, folder, image, f"{file} images[{row}]", len(names), allowed)
         splits[split].append(photo)
         masks.update(target.mask is not None for target in photo.targets)
     if len(masks) > 1:
@@ -60,7 +62,24 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     boxes = {split: sum(len(photo.targets) for photo in photos) for split, photos in splits.items()}
     counts = {"train+val": boxes["train"] + boxes["val"], "test": boxes["test"]}
     remarks = tuple(f"{split}: {counts[split]} boxes, published {number}" for split, number in _BOXES.items() if counts[split] != number)
-    return records.Annotations(names, {split: photos for split, photos in splits.items() if boxes[split]}, remarks=remarks)
+    deviations = () if remarks else _label_deviations(names, [*splits["train"], *splits["val"]])
+    return records.Annotations(names, {split: photos for split, photos in splits.items() if boxes[split]}, tuple(deviations), remarks)
+
+
+def _label_deviations(names: tuple[str, ...], photos: list[records.Photo]) -> list[str]:
+  """Where names and shares of train+val are not the published ones."""
+  label = np.array([target.label for photo in photos for target in photo.targets])
+  return published.name_deviations(names, published.WIDER_ATTRIBUTES) or published.share_deviations(
+      names, label, published.WIDER_SHARES, digits=4, of="train+val")
+
+
+def _image_folder(source: pathlib.Path) -> archives.File:
+  """Image/, or the archive that it comes in, which has another name."""
+  download = source / "wider_attribute_image"
+  if (source / "Image").is_dir() or not (download.is_dir() or archives.find(download)):
+    return archives.folder(source / "Image")
+  folder = archives.folder(download)
+  return folder / "Image" if (folder / "Image").is_dir() else folder
 
 
 def _load(source: pathlib.Path, file: str) -> dict:
@@ -71,7 +90,7 @@ def _load(source: pathlib.Path, file: str) -> dict:
     raise InputError(f"{source / file}: missing; --source must be the folder that holds it and Image/")
   try:
     content = json.loads(path.read_bytes())
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(f"{path}: not valid JSON ({error})") from None
   for key, kind in {"attribute_id_map": dict, "images": list}.items():
     if not isinstance(content, dict) or not isinstance(content.get(key), kind):
@@ -87,7 +106,8 @@ def _label_names(id_map: dict, file: str) -> tuple[str, ...]:
   return tuple(id_map[index] for index in expected)
 
 
-def _photo(source: pathlib.Path, image: object, where: str, columns: int, allowed: tuple[str, ...]) -> tuple[str, records.Photo]:
+def _photo(source: pathlib.Path, folder: archives.File, image: object, where: str, columns: int,
+           allowed: tuple[str, ...]) -> tuple[str, records.Photo]:
   """Checks one entry of `images`; returns (split, photo)."""
   if not isinstance(image, dict) or not isinstance(image.get("targets"), list) or "file_name" not in image:
     raise InputError(f'{where}: expected an object with "file_name" and a list "targets"')
@@ -96,7 +116,7 @@ def _photo(source: pathlib.Path, image: object, where: str, columns: int, allowe
     raise InputError(f"{where} file_name: {image['file_name']!r} must start with {' or '.join(f'{split}/' for split in allowed)}")
   where = f"{where} ({path})"
   targets = tuple(_target(source, target, f"{where} targets[{number}]", columns) for number, target in enumerate(image["targets"]))
-  return path.parts[0], records.Photo(str(path), source / "Image" / path, targets)
+  return path.parts[0], records.Photo(str(path), folder / path, targets)
 
 
 def _target(source: pathlib.Path, target: object, where: str, columns: int) -> records.Target:
@@ -116,4 +136,4 @@ def _target(source: pathlib.Path, target: object, where: str, columns: int) -> r
 
 
 def _is_number(value: object) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+  return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < records.MAX_COORDINATE

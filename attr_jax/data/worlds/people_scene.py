@@ -12,6 +12,7 @@ import math
 import cv2
 import numpy as np
 
+from attr_jax.data.published import WIDER_ATTRIBUTES as ATTRIBUTES
 from attr_jax.data.worlds import people_backdrop as backdrop
 from attr_jax.data.worlds import people_figure as figure
 from attr_jax.data.worlds.common import pick
@@ -19,8 +20,6 @@ from attr_jax.data.worlds.people_look import LONG_HAIR, LONG_SLEEVES, Look, Scen
 from attr_jax.data.worlds.people_sheet import (
   EYES, FACE, FOREARM, HAIR, HAT, HELD, LOGO, MOUTH, NECK, NUM_PARTS, SHIN, THIGH, TORSO, UPPER_ARM, Layer)
 
-ATTRIBUTES = (
-  "Male", "longHair", "sunglass", "Hat", "Tshirt", "longSleeve", "formal", "shorts", "jeans", "longPants", "skirt", "faceMask", "logo", "stripe")
 MIN_HEIGHT, MIN_WIDTH = 44, 14  # pixels of a box that is annotated
 MIN_VISIBLE = 0.28  # of the person's pixels
 

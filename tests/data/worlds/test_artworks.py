@@ -131,10 +131,11 @@ def test_worlds_know_artworks(tmp_path):
   assert worlds.synthesize("artworks", tmp_path / "out", count=2, seed=0, progress=False)["images"] == 2
 
 
-def test_the_world_is_drawn_and_prepared_once(tmp_path):
+def test_the_world_is_drawn_and_prepared_once(tmp_path, capfd):
   """What `config.data.world = "artworks"` does."""
-  options = {"count": COUNT, "seed": 3, "size": 112, "progress": False}
+  options = {"count": COUNT, "seed": 3, "size": 112, "progress": True}
   worlds.ensure("artworks", tmp_path, **options)
+  assert "warning" not in capfd.readouterr().err and "published" in next(tmp_path.glob("imet2019/*/*/report.json")).read_text()
   times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
   worlds.ensure("artworks", tmp_path, **options)
   assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
