@@ -39,6 +39,7 @@ def data_dir_of(own_world):
   return evaluate.data_folder(load("person_segmenter.py:tiny", own_world))
 
 
+@pytest.mark.slow
 def test_segmenter_reports_mask_iou_and_no_labels(segmenter):
   workdir, report = segmenter
   stored = json.loads((workdir / "evaluation" / "test-full.json").read_text())
@@ -51,6 +52,7 @@ def test_segmenter_reports_mask_iou_and_no_labels(segmenter):
       "training.png", "test-full-masks.png", "test-full-features.png"}
 
 
+@pytest.mark.slow
 def test_annotated_masks_are_those_that_the_run_predicts(segmenter, own_world, capsys):
   workdir, report = segmenter
   folder = data_dir_of(own_world)

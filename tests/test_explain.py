@@ -39,6 +39,7 @@ def test_equivariance_equals_a_slow_loop(world_dir):
   assert set(found) == {"flip_error", "scale_error"} and np.isfinite(found["scale_error"]).all()
 
 
+@pytest.mark.slow
 def test_models_get_the_errors_that_they_can_have(world_dir):
   mesh = sharding.make_mesh()
   assert evaluate.equivariance(*fresh_run("person_segmenter.py:tiny", world_dir), mesh) == {}

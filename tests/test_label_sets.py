@@ -142,6 +142,7 @@ def test_a_cut_run_goes_on_as_if_nothing_had_happened(artworks_dir, tmp_path, mo
   jax.tree.map(np.testing.assert_array_equal, *params)
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_stays(artworks_dir, tmp_path, capsys):
   config = load("system=baseline,tiny", artworks_dir, "--config.data.test_split=", "--config.data.val_split=", "--config.evaluate.threshold=fixed")
   train.train_and_evaluate(config, tmp_path, quiet=True)

@@ -159,6 +159,7 @@ def test_predict_step_averages_views_on_logits():
   np.testing.assert_allclose(logits(views), np.mean([logits(views[:, v]) for v in range(5)], axis=0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_float32():
   exact, state = run(make_config(**{"optimizer.learning_rate": 0.01}), 1, count=10)
   rough, state_bf16 = run(make_config(**{"compute_dtype": "bfloat16", "optimizer.learning_rate": 0.01}), 1, count=10)

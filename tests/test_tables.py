@@ -238,7 +238,7 @@ def test_dahar_learns_masks_where_there_are_any():
 _COUNTS: dict[str, int] = {}
 
 
-@pytest.mark.parametrize("path", RUNNABLE)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[] if path in PARAMETERS else pytest.mark.slow) for path in RUNNABLE])
 def test_full_size_row_is_traced(path):
   config = load(path)
   # Many rows differ by their data or recipe alone: each network is traced once.

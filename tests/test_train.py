@@ -73,6 +73,7 @@ def test_resume_equals_an_uninterrupted_run(config, tmp_path, monkeypatch):
   assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_stops(config, tmp_path, monkeypatch):
   config.total_steps = 50
   kill_at = iter(range(1, 51))
@@ -91,6 +92,7 @@ def test_sigterm_saves_and_stops(config, tmp_path, monkeypatch):
   assert checkpoint_lib.Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
 
 
+@pytest.mark.slow
 def test_nan_names_step_and_parts_and_keeps_the_checkpoint(config, tmp_path):
   config.total_steps, config.checkpoint.every_steps = 30, 1
   config.schedule.name, config.optimizer.clip_norm = "constant", 0.0
@@ -102,6 +104,7 @@ def test_nan_names_step_and_parts_and_keeps_the_checkpoint(config, tmp_path):
   assert not (tmp_path / "run" / "DONE").exists()
 
 
+@pytest.mark.slow
 def test_finished_run_is_left_alone_and_another_config_is_refused_its_folder(config, tmp_path, capsys):
   first = train.train_and_evaluate(config, tmp_path / "run", quiet=True)
   stamp = (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns
