@@ -174,11 +174,12 @@ def choose(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, predic
     raise InputError(f"config.evaluate.threshold={search!r} is searched on validation images: set config.data.val_split")
   decide = getattr(models.MODELS[config.model.name], "decide", None)
   options = dict(config.get("decide", {}))
-  if decide and decide(None, predictions, info, **options) is not None:
+  decision = decide(None, predictions, info, **options) if decide else None
+  if decision is not None:
     if search != "fixed":
       options["factor"] = _best_factor(config.model.name, info, val, options)
-    decision = np.asarray(decide(None, predictions, info, **options))
-    return Chosen(decision, f"decoder, {options['rule']}, {options['stop']}, {search}", options["factor"])
+      decision = decide(None, predictions, info, **options)
+    return Chosen(np.asarray(decision), f"decoder, {options['rule']}, {options['stop']}, {search}", options["factor"])
   if search == "fixed" or not info.label_names:
     return None
   score = metrics.probabilities(val["logit"])
@@ -281,7 +282,9 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
         predict, run.params, run.batch_stats, source, run.config, mesh, views=views, progress=progress,
         second=open_second(run.config, split, data_dir),
     ))
-    if _threshold_search(run.config) != "fixed" and run.config.data.val_split:
+    if _threshold_search(run.config) != "fixed" and split == run.config.data.val_split:
+      val_tables.append(tables[-1])
+    elif _threshold_search(run.config) != "fixed" and run.config.data.val_split:
       val_source = open_source(run.config, open_data(run.config, data_dir), run.config.data.val_split)
       val_tables.append(predict_split(predict, run.params, run.batch_stats, val_source, run.config, mesh, views=views, progress=progress))
   predictions = _average(tables, f"split {split!r}")

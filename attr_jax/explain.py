@@ -77,9 +77,9 @@ def draw(runs: Mapping[str, Any], inputs: Mapping[str, tuple[Sequence[Mapping[st
     threshold: what says that a label is there, see `evaluate.Chosen`: scores, or the factor of the model's own rule. None:
       0.5, or the factor in `config.decide`.
   """
-  sources = [source for source, _ in inputs.values()]
-  numbers = np.linspace(0, len(sources[0]) - 1, min(num_images, len(sources[0]))).astype(int)
-  shown = [images_lib.decode_jpeg(sources[0][int(i)]["image"]) for i in numbers]
+  first, _ = next(iter(inputs.values()))
+  numbers = np.linspace(0, len(first) - 1, min(num_images, len(first))).astype(int)
+  shown = [images_lib.decode_jpeg(first[int(i)]["image"]) for i in numbers]
   views = {title: [pipeline.evaluation_view(source[int(i)], spec=spec, views="full") for i in numbers]
            for title, (source, spec) in inputs.items()}
   truth = {key: [sample[key] for sample in samples] for samples in views.values() for key in ("label", "known", "person_mask", "region_mask")

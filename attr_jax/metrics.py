@@ -352,10 +352,13 @@ def top_k_metrics(label, score, known=None, k: int = 3, threshold=None) -> dict[
   return _label_metrics(label, chosen, known)
 
 
+def _f_beta_of(counts: _Counts, beta: float) -> np.ndarray:
+  """(1 + b^2) TP / (b^2 P + predicted), 0 where that is 0 / 0."""
+  return _ratio((1 + beta**2) * counts.tp, beta**2 * counts.positive + counts.predicted, empty=0.0)
+
+
 def _sample_f_beta(label, decision, known, beta) -> float:
-  counts = _count(label, decision, known, axis=1)
-  return float(np.mean(_ratio(
-      (1 + beta**2) * counts.tp, beta**2 * counts.positive + counts.predicted, empty=0.0)))
+  return float(np.mean(_f_beta_of(_count(label, decision, known, axis=1), beta)))
 
 
 def sample_f_beta(label, score, known=None, threshold=0.5, beta: float = 2.0) -> float:
@@ -392,7 +395,7 @@ def set_metrics(label, decision, known=None) -> dict[str, float]:
       values = {
           "P": _ratio(counts.tp, counts.predicted, empty=0.0),
           "R": _ratio(counts.tp, counts.positive, empty=0.0),
-          **{f"F{beta}": _ratio((1 + beta**2) * counts.tp, beta**2 * counts.positive + counts.predicted, empty=0.0) for beta in (1, 2)},
+          **{f"F{beta}": _f_beta_of(counts, beta) for beta in (1, 2)},
       }
       result |= {f"{kind}_{name}": _mean(np.asarray(value)[where]) for name, value in values.items()}
     result["accuracy"] = float(_ratio((by_label.tp + by_label.tn).sum(), known.sum()))
@@ -429,7 +432,7 @@ def search_thresholds(label, score, known=None, *, kind: str = "global", prior=N
     return best
   counts = [_count(label, score >= t, known) for t in grid]
   with np.errstate(divide="ignore", invalid="ignore"):
-    by_label = np.stack([_ratio((1 + beta**2) * c.tp, beta**2 * c.positive + c.predicted, empty=0.0) for c in counts])
+    by_label = np.stack([_f_beta_of(c, beta) for c in counts])
   return np.where(counts[0].positive > 0, grid[by_label.argmax(axis=0)], best)
 
 
@@ -562,9 +565,7 @@ def _native(label, score, known, decision) -> dict[str, float]:
       **_prefixed("top3_exact_", _label_metrics(label, _top_k(score, known, 3), known)),
       "balanced_accuracy": ma,
       "classification_error": _mean(_ratio(counts.fp + counts.fn, known.sum(axis=0))),
-      "sample_F1": _sample_f_beta(label, decision, known, 1.0),
-      "sample_F2": _sample_f_beta(label, decision, known, 2.0),
-      **{f"sample_{key}": set_metrics(label, decision, known)[f"sample_{key}"] for key in ("P", "R")},
+      **{key: value for key, value in set_metrics(label, decision, known).items() if key.startswith("sample_")},
       "ROC-AUC": _mean(roc_auc(label, score, known)),
       "mean_positive_share": _mean(_ratio(counts.positive, known.sum(axis=0))),
       "labels_without_positives": int((counts.positive == 0).sum()),

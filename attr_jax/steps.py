@@ -76,7 +76,7 @@ def make_train_step(
     batch = _views_as_rows(batch)
     image = _augment(batch, config)
     inputs = _normalize(image, config)
-    extras = _extras(model, batch | {"pixels": _pixels(image)})
+    extras = _extras(model, batch, _pixels(image))
     keys = {"keys": jax.vmap(jax.random.fold_in, (0, None))(batch["jitter_key"], _MODEL_KEYS)} if draws else {}
     (logits, out), updated = model.apply(
         {"params": params, "batch_stats": batch_stats}, inputs, train=True, mutable=["batch_stats"], **keys, **extras
@@ -156,7 +156,7 @@ def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable
     pixels = image.reshape(-1, *image.shape[-3:])
     inputs = _normalize(pixels, config)
     variables = {"params": params, "batch_stats": batch_stats}
-    extras = _extras(model, batch | {"pixels": pixels})
+    extras = _extras(model, batch, pixels)
     extras = {key: value.reshape(-1, *value.shape[-2 if key == "landmarks" else -3:]) for key, value in extras.items()}
     logits, out = model.apply(variables, inputs, train=False, **extras)
     rows = {"logit": logits.astype(jnp.float32).reshape(count, views, logits.shape[-1]).mean(axis=1)}
@@ -182,7 +182,7 @@ def make_explain_step(model: Any, config: ml_collections.ConfigDict) -> Callable
   `logits` and all that the model names."""
   def explain_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
     variables = {"params": params, "batch_stats": batch_stats}
-    extras = _extras(model, batch | {"pixels": batch["image"]})
+    extras = _extras(model, batch, batch["image"])
     logits, out = model.apply(variables, _normalize(batch["image"], config), train=False, **extras)
     return {"logits": logits, **out}
 
@@ -203,7 +203,7 @@ def make_equivariance_step(model: Any, config: ml_collections.ConfigDict, small:
   """
   def equivariance_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
     variables = {"params": params, "batch_stats": batch_stats}
-    extras = _extras(model, batch | {"pixels": batch["image"]})
+    extras = _extras(model, batch, batch["image"])
     heatmap = lambda image, extras: model.apply(variables, image, train=False, **extras)[1]["heatmap"]
     image = _normalize(batch["image"], config)
     original, valid = heatmap(image, extras), batch["valid"]
@@ -234,7 +234,7 @@ def flops_per_image(model: Any, state: TrainState, batch: Batch) -> float:
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state.params, state.batch_stats))
   inputs = {key: jax.ShapeDtypeStruct(batch[key].shape, jnp.float32) for key in INPUTS if key in batch}
   forward = lambda params, stats, x: model.apply(
-      {"params": params, "batch_stats": stats}, x["image"], train=False, **_extras(model, x | {"pixels": x["image"]}))
+      {"params": params, "batch_stats": stats}, x["image"], train=False, **_extras(model, x, x["image"]))
   lowered = jax.jit(forward).lower(*shapes, inputs)
   return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
@@ -244,9 +244,10 @@ def takes(model: Any, name: str) -> bool:
   return name in inspect.signature(type(model).__call__).parameters
 
 
-def _extras(model: Any, batch: Batch) -> dict[str, jax.Array]:
-  """What the model takes beside the image; `regions` uint8 [B, h, w, R] as float in 0..1."""
-  extras = {key: batch[key] for key in (*INPUTS[1:], "pixels") if key in batch and takes(model, key)}
+def _extras(model: Any, batch: Batch, pixels: jax.Array) -> dict[str, jax.Array]:
+  """What the model takes beside the normalised image; `pixels` are those before; `regions` uint8 [B, h, w, R] as float in 0..1."""
+  given = batch | {"pixels": pixels}
+  extras = {key: given[key] for key in (*INPUTS[1:], "pixels") if key in given and takes(model, key)}
   return extras | {key: value.astype(jnp.float32) / 255 for key, value in extras.items() if key == "regions"}
 
 

@@ -7,17 +7,14 @@ and without the decoder, are compiled first and then take turns. The ratio is th
 24 GB for the memory: arguments, results and temporaries by XLA's own count, and the peak of this process.
 """
 
-import argparse
 import functools
-import importlib.util
-import json
 import pathlib
 import resource
 import statistics
 
-import jax
 import numpy as np
 
+from attr_jax import cli
 from attr_jax import models
 from attr_jax.models import attncnn_rnn
 import timing
@@ -27,16 +24,9 @@ SYSTEMS = ("baseline", "attncnn_rnn")
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "attncnn_rnn.py"
 
 
-def load_config(system):
-  spec = importlib.util.spec_from_file_location("config", CONFIG)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(f"system={system}")
-
-
 def make_run(system, args):
   """`timing.compiled_step` of a system on random views."""
-  config = load_config(system)
+  config = cli.load_config(f"{CONFIG}:system={system}", [])
   config.batch_size, config.input.size, config.model.depth = args.batch, (args.size, args.size), args.depth
   config.compute_dtype = args.dtype
   model = models.build(config.model, args.labels, config.compute_dtype)
@@ -63,16 +53,7 @@ def bytes_of(program):
 def measure(args):
   """The times and the memory of both systems, ready for JSON."""
   made = {system: make_run(system, args) for system in SYSTEMS}
-  wall, processor = timing.take_turns({system: run for system, (run, _, _) in made.items()}, args.repeats)
-  on_cpu = jax.default_backend() == "cpu"
-  return {
-      "arguments": vars(args) | {"out": None},
-      **timing.machine(),
-      "compile_seconds": {system: seconds for system, (_, seconds, _) in made.items()},
-      "step_seconds": wall,
-      "processor_seconds": processor if on_cpu else None,
-      "ratio": timing.median_ratio(wall, "attncnn_rnn", "baseline"),
-      "processor_ratio": timing.median_ratio(processor, "attncnn_rnn", "baseline") if on_cpu else None,
+  return timing.compare(made, "attncnn_rnn", "baseline", args) | {
       "bar": BAR,
       "step_gigabytes": {system: bytes_of(program) / 1e9 for system, (_, _, program) in made.items()},
       "peak_gigabytes_of_the_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
@@ -97,21 +78,5 @@ def table(result):
   return "\n".join(lines)
 
 
-def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--depth", default="50", help="of the ResNet: 18, 34, 50, 101 or tiny")
-  parser.add_argument("--size", type=int, default=224, help="side of the views in px")
-  parser.add_argument("--batch", type=int, default=32, help="images, each with six views")
-  parser.add_argument("--labels", type=int, default=1103)
-  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-  parser.add_argument("--repeats", type=int, default=3, help="turns that count")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-  main()
+  timing.main(__doc__, measure, table, batch=32, labels=1103, repeats=3)

@@ -1,6 +1,9 @@
 """What the benchmarks of training steps share: a compiled step on random data, and programs that take turns."""
 
+import argparse
+import json
 import os
+import pathlib
 import statistics
 import time
 
@@ -53,6 +56,38 @@ def take_turns(runs, repeats):
 def median_ratio(seconds, name, base):
   """Of the turns: how many times as long `name` takes as `base`."""
   return statistics.median(a / b for a, b in zip(seconds[name], seconds[base]))
+
+
+def compare(made, name, base, args):
+  """Turns of `compiled_step`s, {system: what it returns}, and how many times as long `name` takes as `base`; ready for JSON."""
+  wall, processor = take_turns({system: run for system, (run, _, _) in made.items()}, args.repeats)
+  on_cpu = jax.default_backend() == "cpu"
+  return {
+      "arguments": vars(args) | {"out": None},
+      **machine(),
+      "compile_seconds": {system: seconds for system, (_, seconds, _) in made.items()},
+      "step_seconds": wall,
+      "processor_seconds": processor if on_cpu else None,
+      "ratio": median_ratio(wall, name, base),
+      "processor_ratio": median_ratio(processor, name, base) if on_cpu else None,
+  }
+
+
+def main(doc, measure, table, *, batch, labels, repeats):
+  """The command line of a benchmark of steps: prints `table(measure(args))` and writes what was measured."""
+  parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--depth", default="50", help="of the ResNet: 18, 34, 50, 101 or tiny")
+  parser.add_argument("--size", type=int, default=224, help="side of the (large) views in px")
+  parser.add_argument("--batch", type=int, default=batch, help="images, each with all its views")
+  parser.add_argument("--labels", type=int, default=labels)
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  parser.add_argument("--repeats", type=int, default=repeats, help="turns that count")
+  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+  args = parser.parse_args()
+  result = measure(args)
+  print(table(result))
+  if args.out:
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def machine():

@@ -7,13 +7,9 @@ median over turns. Twice the large image and twice the small one (6/7 of its sid
 times the time. On a CPU the processor time of the steps is measured too, which a shared machine disturbs less.
 """
 
-import argparse
 import functools
-import json
-import pathlib
 import statistics
 
-import jax
 import numpy as np
 
 from attr_jax import config as config_lib
@@ -47,18 +43,7 @@ def make_run(name, options, args):
 def measure(args):
   """The times of all systems and what they were measured on, ready for JSON."""
   made = {name: make_run(name, options, args) for name, options in SYSTEMS.items()}
-  wall, processor = timing.take_turns({name: run for name, (run, _, _) in made.items()}, args.repeats)
-  on_cpu = jax.default_backend() == "cpu"
-  return {
-      "arguments": vars(args) | {"out": None},
-      **timing.machine(),
-      "compile_seconds": {name: seconds for name, (_, seconds, _) in made.items()},
-      "step_seconds": wall,
-      "processor_seconds": processor if on_cpu else None,
-      "ratio": timing.median_ratio(wall, "vac", "baseline"),
-      "processor_ratio": timing.median_ratio(processor, "vac", "baseline") if on_cpu else None,
-      "bar": BAR,
-  }
+  return timing.compare(made, "vac", "baseline", args) | {"bar": BAR}
 
 
 def table(result):
@@ -77,21 +62,5 @@ def table(result):
   return "\n".join(lines)
 
 
-def main():
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--depth", default="50", help="of the ResNet: 18, 34, 50, 101 or tiny")
-  parser.add_argument("--size", type=int, default=224, help="side of the large views in px")
-  parser.add_argument("--batch", type=int, default=16, help="samples, each with all its views")
-  parser.add_argument("--labels", type=int, default=14)
-  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-  parser.add_argument("--repeats", type=int, default=10, help="turns that count")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-  main()
+  timing.main(__doc__, measure, table, batch=16, labels=14, repeats=10)
