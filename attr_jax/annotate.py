@@ -24,7 +24,7 @@ MAPS = {"mask": "person_mask", "regions": "regions", "regions_fine": "regions"}
 
 
 def annotate(workdir: pathlib.Path, dataset: str, data_dir: str | pathlib.Path, *, size: str | None = None,
-             partition: int | None = None, maps: str | None = None, name: str | None = None, checkpoint: str = "best",
+             partition: int | None = None, margin: float = 0.0, maps: str | None = None, name: str | None = None, checkpoint: str = "best",
              overwrite: bool = False, progress: bool = True) -> tuple[pathlib.Path, dict[str, dict[str, float]]]:
   """Predicts the mask of every sample of every split and stores it with the records.
 
@@ -38,6 +38,7 @@ def annotate(workdir: pathlib.Path, dataset: str, data_dir: str | pathlib.Path, 
     data_dir: where its prepared form lies.
     size: prepared size, where there are several.
     partition: number from 1, for a data set that comes with several splits; None: the first.
+    margin: what `prepare` left around each box.
     maps: which output, a key of `MAPS`; None takes the first one that the model has.
     name: of the annotation; None: "person_mask" for `mask`, else the name of the output.
     checkpoint: "best", "last" or a step.
@@ -52,7 +53,7 @@ def annotate(workdir: pathlib.Path, dataset: str, data_dir: str | pathlib.Path, 
   """
   mesh = sharding.make_mesh()
   run = evaluate.load_run(workdir, mesh, checkpoint)
-  prepared = registry.open_dataset(dataset, data_dir, size, partition)
+  prepared = registry.open_dataset(dataset, data_dir, size, partition, margin)
   spec = dataclasses.replace(evaluate.input_spec(run.config), masks=True)
   counts = prepared.info.splits
   maps = _choose(run, prepared.source(next(iter(counts))), spec, maps)

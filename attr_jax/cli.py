@@ -11,7 +11,7 @@ from typing import Any
 from attr_jax.data import worlds
 from attr_jax.errors import InputError
 
-_PREPARE_OPTIONS = ("name", "source", "data_dir", "size", "partition", "max_bad", "allow_deviations", "overwrite")
+_PREPARE_OPTIONS = ("name", "source", "data_dir", "size", "partition", "margin", "max_bad", "allow_deviations", "overwrite")
 _PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
 
 
@@ -93,6 +93,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--data-dir", type=pathlib.Path, help="where prepared data sets live (default: data)")
   sub.add_argument("--size", help="256, or 256x128 for height x width (default: the data set's own)")
   sub.add_argument("--partition", type=int, help="which of the splits of RAP and PETA, from 1 (default: the first)")
+  sub.add_argument("--margin", type=float, help="cut this share of each box's sides around it too (default: 0)")
   sub.add_argument("--max-bad", type=float, help="share of unreadable images that is still accepted (default: 0.001)")
   sub.add_argument("--allow-deviations", action="store_true", help="go on where the source differs from what is published")
   sub.add_argument("--overwrite", action="store_true", help="prepare again what is there")
@@ -105,6 +106,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--data-dir", default="data", type=pathlib.Path)
   sub.add_argument("--size", help="prepared size, where there are several")
   sub.add_argument("--partition", type=int, help="which of the splits of RAP and PETA, from 1 (default: the first)")
+  sub.add_argument("--margin", type=float, default=0.0, help="that the data set was prepared with (default: 0)")
   sub.add_argument("--maps", choices=("mask", "regions", "regions_fine"), help="which of the model's outputs (default: the first it has)")
   sub.add_argument("--name", help="of the annotation, for config.data.annotation (default: person_mask, or that of the output)")
   sub.add_argument("--checkpoint", default="best", help="best, last or a step")
@@ -251,8 +253,8 @@ def _annotate(args: argparse.Namespace, rest: list[str]) -> int:
   _start_jax()
   from attr_jax import annotate
 
-  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, partition=args.partition, maps=args.maps,
-                                      name=args.name, checkpoint=args.checkpoint, overwrite=args.overwrite)
+  folder, figures = annotate.annotate(args.workdir, args.dataset, args.data_dir, size=args.size, partition=args.partition,
+                                      margin=args.margin, maps=args.maps, name=args.name, checkpoint=args.checkpoint, overwrite=args.overwrite)
   print(f"masks in {folder}")
   for split, metrics in figures.items():
     shown = ", ".join(f"{key} {100 * metrics[key]:.1f}" for key in ("mask_IoU", "region_mIoU") if key in metrics)

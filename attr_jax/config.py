@@ -117,6 +117,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.dir = "data"
   config.data.size = config_dict.placeholder(str)  # prepared size, "256" or "256x128"; None: the only one there
   config.data.partition = config_dict.placeholder(int)  # of a data set with several splits (RAP, PETA), from 1; None: the first
+  config.data.margin = 0.0  # what `prepare --margin` left around each box
   config.data.train_split = "train"
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test

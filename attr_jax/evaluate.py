@@ -414,7 +414,8 @@ def input_spec(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo | N
 
 def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) -> registry.Dataset:
   """The run's prepared data set."""
-  return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size, config.data.get("partition"))
+  return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size, config.data.get("partition"),
+                               config.data.get("margin", 0.0))
 
 
 def open_source(config: ml_collections.ConfigDict, dataset: registry.Dataset, split: str) -> registry.RecordSource:

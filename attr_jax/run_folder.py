@@ -196,6 +196,7 @@ def data_name(config: ml_collections.ConfigDict) -> str:
   """A synthetic world is not the data set whose layout it has."""
   name = f"synthetic {config.data.world}" if config.data.world else config.data.name
   name += f" (partition {config.data.partition})" if config.data.get("partition") else ""
+  name += f" (margin {config.data.margin:g})" if config.data.get("margin") else ""
   return f"{name} and {config.data.second}" if config.data.get("second") else name
 
 

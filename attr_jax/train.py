@@ -351,7 +351,8 @@ def _prepare_world(config: ml_collections.ConfigDict, quiet: bool) -> None:
   if jax.process_index() == 0:
     from attr_jax.data import worlds  # drawing is needed once in a data folder's life
 
-    worlds.ensure(data.world, folder, count=data.world_count, seed=data.world_seed, size=data.size, progress=not quiet)
+    worlds.ensure(data.world, folder, count=data.world_count, seed=data.world_seed, size=data.size,
+                  margin=data.margin, progress=not quiet)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices("synthetic world")
 

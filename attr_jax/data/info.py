@@ -102,15 +102,16 @@ def size_name(size: tuple[int, int]) -> str:
   return f"{size[0]}x{size[1]}"
 
 
-def partition_suffix(partition: int | None) -> str:
-  """Returns what the folder of a partition has after its size, such as "-partition2".
+def form_suffix(partition: int | None = None, margin: float = 0.0) -> str:
+  """Returns what the folder of a prepared form has after its size, such as "-margin0.1" or "-partition2".
 
   Args:
-    partition: Its number from 1, or None for a data set with one fixed split. The first one has no suffix.
+    partition: Its number from 1, or None for a data set with one fixed split. The first one is not named.
+    margin: What was cut around each box, as a share of its sides; 0 is not named.
   """
-  return f"-partition{partition}" if partition not in (None, 1) else ""
+  return (f"-margin{margin:g}" if margin else "") + (f"-partition{partition}" if partition not in (None, 1) else "")
 
 
-def folder_name(size: tuple[int, int], partition: int | None = None) -> str:
+def folder_name(size: tuple[int, int], partition: int | None = None, margin: float = 0.0) -> str:
   """Returns the folder name of a prepared form, such as "256x128" or "256x128-partition2"."""
-  return size_name(size) + partition_suffix(partition)
+  return size_name(size) + form_suffix(partition, margin)

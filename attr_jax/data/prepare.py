@@ -21,10 +21,10 @@ _LISTED = 5  # deviations in an error
 
 def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None,
             max_bad: float = 0.001, workers: int | None = None, progress: bool = True, overwrite: bool = False,
-            allow_deviations: bool = False, partition: int | None = None) -> pathlib.Path:
+            allow_deviations: bool = False, partition: int | None = None, margin: float = 0.0) -> pathlib.Path:
   """Reads an original download, checks it and writes ArrayRecord.
 
-  Images are cut to their box once, shrunk (never enlarged) so that they still
+  Images are cut to their box (and a margin) once, shrunk (never enlarged) so that they still
   cover `size`, and stored as JPEG. Records keep the order of the source; the
   same source gives the same records. The result appears by one rename at the
   very end: whatever happens before, nothing half-written is taken for prepared.
@@ -42,22 +42,27 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
     allow_deviations: Go on where counts, names or shares of labels differ from
       the published ones, as in a cut copy; the differences are kept in report.json.
     partition: Number from 1, for a data set that comes with several splits; None = the first.
+    margin: What to cut around each box, as a share of its width on the left and right and of its height above and below;
+      0..1. Less where the photo ends. In masks of a person it counts as background.
 
   Returns:
     The folder with the records, info.json, report.json and labels.npz.
 
   Raises:
     InputError: Unknown name or partition, unusable source, too many unreadable
-      photos, or differences from what is published that are not allowed.
+      photos, a margin where no sample has a box, or differences from what is
+      published that are not allowed.
   """
   builder_class = registry.builder_class(name)
   partition = registry.choose_partition(name, partition)
   size = builder_class.SIZE if size is None else info_lib.as_size(size)
   if not 0 <= max_bad <= 1:
     raise InputError(f"max_bad: expected a share in 0..1, got {max_bad}")
+  if not 0 <= margin <= 1:
+    raise InputError(f"margin: expected a share of the box in 0..1, got {margin}")
   if workers is not None and workers < 1:
     raise InputError(f"workers: expected at least 1, got {workers}")
-  target = registry.version_folder(name, data_dir, size, partition)
+  target = registry.version_folder(name, data_dir, size, partition, margin)
   say = (lambda text: print(text, file=sys.stderr)) if progress else (lambda text: None)
   if target.exists() and not overwrite:
     lacking = [file for file in FILES if not (target / file).is_file()]
@@ -66,22 +71,24 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
       return target
     raise InputError(f"{target}: exists but lacks {', '.join(lacking)}; use --overwrite")
 
-  incomplete = pathlib.Path(data_dir) / f".incomplete-{name}-{info_lib.folder_name(size, partition)}"
+  incomplete = pathlib.Path(data_dir) / f".incomplete-{name}-{info_lib.folder_name(size, partition, margin)}"
   with records.temporary_folder(incomplete, f"preparing {name} at this size") as temporary, _quiet():
     with contextlib.ExitStack() as stack:
       bar = None
       builder = builder_class(
-          source=source, size=size, partition=partition, max_bad=max_bad, data_dir=temporary, workers=workers or usable_cores(),
-          advance=lambda count: bar.update(count))
+          source=source, size=size, partition=partition, margin=margin, max_bad=max_bad, data_dir=temporary,
+          workers=workers or usable_cores(), advance=lambda count: bar.update(count))
+      if margin and not builder.annotations.have("box"):
+        raise InputError(f"margin: no sample of {source} has a box; whole images have nothing around them")
       if not allow_deviations:
         _refuse(builder.annotations.deviations, source)
       total = sum(len(photo.targets) for photos in builder.annotations.splits.values() for photo in photos)
       bar = stack.enter_context(tqdm.tqdm(total=total, desc=name, unit="img", ncols=80, disable=not progress, file=sys.stderr))
       builder.download_and_prepare(download_dir=temporary / "downloads")
-    written = registry.version_folder(name, temporary, size, partition)
+    written = registry.version_folder(name, temporary, size, partition, margin)
     info = _dataset_info(builder)
     (written / "info.json").write_text(info.to_json())
-    (written / "report.json").write_text(json.dumps(_report(builder, source, size, partition), indent=2, ensure_ascii=False) + "\n")
+    (written / "report.json").write_text(json.dumps(_report(builder, source, size, partition, margin), indent=2, ensure_ascii=False) + "\n")
     arrays = {f"{split}_{key}": value for split, columns in builder.labels.items() for key, value in columns.items()}
     np.savez_compressed(written / "labels.npz", **arrays)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,12 +152,13 @@ def _dataset_info(builder) -> info_lib.DatasetInfo:
   )
 
 
-def _report(builder, source: str | pathlib.Path, size: tuple[int, int], partition: int | None) -> dict[str, object]:
+def _report(builder, source: str | pathlib.Path, size: tuple[int, int], partition: int | None, margin: float) -> dict[str, object]:
   return {
       "name": builder.name,
       "version": info_lib.VERSION,
       "size": list(size),
       "partition": partition,
+      "margin": margin,
       "source": str(source),
       "samples": {split: len(columns["id"]) for split, columns in builder.labels.items()},
       "deviations": list(builder.annotations.deviations),

@@ -168,13 +168,14 @@ def choose_partition(name: str, partition: int | None) -> int | None:
   return partition
 
 
-def version_folder(name: str, data_dir: str | pathlib.Path, size: tuple[int, int], partition: int | None = None) -> pathlib.Path:
+def version_folder(name: str, data_dir: str | pathlib.Path, size: tuple[int, int], partition: int | None = None,
+                   margin: float = 0.0) -> pathlib.Path:
   """Folder of a prepared data set, such as `data/pa100k/256x128/1.0.0` or `data/rap/256x128-partition2/1.0.0`."""
-  return pathlib.Path(data_dir) / name / info_lib.folder_name(size, partition) / info_lib.VERSION
+  return pathlib.Path(data_dir) / name / info_lib.folder_name(size, partition, margin) / info_lib.VERSION
 
 
 def open_dataset(name: str, data_dir: str | pathlib.Path, size: int | str | tuple[int, int] | None = None,
-                 partition: int | None = None) -> Dataset:
+                 partition: int | None = None, margin: float = 0.0) -> Dataset:
   """Opens a prepared data set.
 
   Args:
@@ -183,25 +184,27 @@ def open_dataset(name: str, data_dir: str | pathlib.Path, size: int | str | tupl
     size: Prepared size ((H, W), "256x128", 256). None takes the only one that is
       there, or the default size of the data set among several.
     partition: Number from 1 of a partition, for a data set that has several; None = the first one.
+    margin: What `prepare` left around each box, as a share of its sides.
 
   Raises:
     InputError: Not prepared (the message names the command), `size` is needed, or no such partition.
   """
   builder = builder_class(name)
   partition = choose_partition(name, partition)
-  suffix = info_lib.partition_suffix(partition)
+  suffix = info_lib.form_suffix(partition, margin)
   if size is not None:
-    folder = version_folder(name, data_dir, info_lib.as_size(size), partition)
+    folder = version_folder(name, data_dir, info_lib.as_size(size), partition, margin)
   else:
     found = sorted(path for path in pathlib.Path(data_dir).glob(f"{name}/*/{info_lib.VERSION}/info.json")
-                   if re.fullmatch(rf"\d+x\d+{suffix}", path.parts[-3]))
-    folder = version_folder(name, data_dir, builder.SIZE, partition)
+                   if re.fullmatch(rf"\d+x\d+{re.escape(suffix)}", path.parts[-3]))
+    folder = version_folder(name, data_dir, builder.SIZE, partition, margin)
     if len(found) == 1:
       folder = found[0].parent
     elif found and folder / "info.json" not in found:
       raise InputError(f"{data_dir}: {name} is prepared as {', '.join(path.parts[-3] for path in found)}; choose one with size")
   if not (folder / "info.json").is_file():
     wish = "" if size is None else f" --size={info_lib.size_name(info_lib.as_size(size))}"
-    wish += f" --partition={partition}" if suffix else ""
+    wish += f" --margin={margin:g}" if margin else ""
+    wish += f" --partition={partition}" if info_lib.form_suffix(partition) else ""
     raise InputError(f"{folder}: not prepared; run: attr-jax prepare {name} --source=DIR --data-dir={data_dir}{wish}")
   return Dataset(folder, info_lib.DatasetInfo.from_json((folder / "info.json").read_text(), where=str(folder / "info.json")))

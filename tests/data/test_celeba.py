@@ -222,11 +222,16 @@ def test_counts_are_refused_or_kept_and_people_told(source, tmp_path):
   fails(source, tmp_path, "train: 4 images, published 162770", kind="celeba_aligned", allow_deviations=False)
 
 
-def test_names_are_compared_where_the_counts_are_as_published(source, tmp_path, monkeypatch):
+def test_names_and_shares_are_compared_where_the_counts_are_as_published(source, tmp_path, monkeypatch):
   source.write()
   names = celeba.Builder.read(source.folder).label_names
   monkeypatch.setattr(celeba, "_PUBLISHED", {"train": 4, "val": 2, "test": 2})
   monkeypatch.setattr(published, "CELEBA_ATTRIBUTES", names)
+  shares = (source.attributes == 1).mean(axis=0)
+  monkeypatch.setattr(published, "CELEBA_SHARES", (*shares[:-1], shares[-1] + 0.0002))
+  assert celeba.Builder.read(source.folder).deviations == (
+      f"positive share of {names[-1]} in all photos: {shares[-1]:.4f}, published {shares[-1] + 0.0002:.4f}",)
+  monkeypatch.setattr(published, "CELEBA_SHARES", tuple(shares))
   assert celeba.Builder.read(source.folder).deviations == ()
   monkeypatch.setattr(published, "CELEBA_ATTRIBUTES", (names[1], names[0], *names[2:]))
   assert celeba.Builder.read(source.folder).deviations == (

@@ -8,6 +8,7 @@ import pytest
 from attr_jax.data import images
 from attr_jax.data import ops
 from attr_jax.data import pipeline
+from attr_jax.data import published
 from attr_jax.data import registry
 from attr_jax.data.builders import coco
 from attr_jax.data.builders import coco_files
@@ -68,9 +69,12 @@ class CocoSource:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(images.encode_jpeg(self.picture(photo, height, width), quality=95))
 
-  def prepare(self, tmp_path, **options):
+  def write(self):
     for split in PHOTOS:
       (self.folder / "annotations" / f"instances_{split}{self.year}.json").write_text(json.dumps(getattr(self, split)))
+
+  def prepare(self, tmp_path, **options):
+    self.write()
     return prepare("coco", source=self.folder, data_dir=tmp_path / "data",
                    **{"progress": False, "allow_deviations": True, "size": 64, **options})
 
@@ -170,6 +174,20 @@ def test_counts_are_told(any_source, tmp_path):
 def test_the_published_counts_are_no_deviation(year):
   for split, count in zip(PHOTOS, PUBLISHED[year]):
     assert coco_files.deviations(split, f"{split}{year}", count) == []
+
+
+def test_names_and_shares_are_compared_where_the_counts_are_as_published(any_source, monkeypatch):
+  any_source.write()
+  year = any_source.year
+  monkeypatch.setattr(coco_files, "_PHOTOS", {f"train{year}": 4, f"val{year}": 2})
+  found = slow_labels(any_source.train).mean(axis=0)
+  monkeypatch.setattr(published, "COCO_SHARES", (found[0], found[1] + 0.25, *found[2:]))
+  read = lambda: coco.Builder.read(any_source.folder).deviations
+  assert read() == ((f"positive share of bicycle in train: 0.0000, published 0.2500",) if year == "2014" else ())
+  for content in (any_source.train, any_source.val):
+    content["categories"][1]["name"] = "bike"
+  any_source.write()
+  assert read() == ("label 1: 'bike', published 'bicycle'",)
 
 
 def test_a_photo_of_another_size_than_its_entry_serves(source, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import scipy.io
 
 from attr_jax.data import images
+from attr_jax.data import published
 from attr_jax.data import registry
 from attr_jax.data.builders import peta
 from attr_jax.data.prepare import prepare
@@ -123,6 +124,21 @@ def test_people_in_several_splits_are_told(source, tmp_path):
 
 def test_the_published_counts_are_those_of_all_images():
   assert sum(peta._PUBLISHED.values()) == 19_000 and len(ATTRIBUTES) == 105
+
+
+def test_names_and_shares_are_compared_where_the_counts_are_as_published(source, monkeypatch):
+  source.write()
+  monkeypatch.setattr(peta, "_PUBLISHED", {f"{split} images": count for split, count in SPLITS.items()})
+  shares = source.label[:, :35].mean(axis=0)
+  monkeypatch.setattr(published, "PETA_SHARES", tuple(shares))
+  assert peta.Builder.read(source.folder).deviations == () == peta.AllBuilder.read(source.folder, 2).deviations
+  monkeypatch.setattr(published, "PETA_SHARES", (shares[0] + 0.01, *shares[1:]))
+  assert peta.Builder.read(source.folder).deviations == (
+      f"positive share of personalLess30 in all images: {shares[0]:.4f}, published {shares[0] + 0.01:.4f}",)
+  source.fields["selected_attribute"] = source.fields["selected_attribute"][:, ::-1]
+  source.write()
+  found = peta.Builder.read(source.folder).deviations
+  assert found[0] == "label 0: 'upperBodyVNeck', published 'personalLess30'" and len(found) == 34  # the middle one stays
 
 
 def test_other_counts_are_refused_or_kept(source, tmp_path):

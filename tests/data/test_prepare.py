@@ -15,6 +15,8 @@ import simplejpeg
 import tensorflow_datasets as tfds
 
 from attr_jax import cli
+from attr_jax import evaluate
+from attr_jax import run_folder
 from attr_jax.data import images
 from attr_jax.data import info as info_lib
 from attr_jax.data import published
@@ -24,6 +26,8 @@ from attr_jax.data.builders import records
 from attr_jax.data.builders import wider_attribute
 from attr_jax.data.prepare import prepare
 from attr_jax.errors import InputError
+
+from helpers import REPOSITORY
 
 
 def run(name, source, tmp_path, **options):
@@ -142,6 +146,67 @@ def test_masks_have_the_geometry_of_their_image(wider_source, tmp_path):
   assert report_of(folder)["clipped_boxes"] == 1
 
 
+def test_a_margin_is_cut_around_each_box_as_far_as_the_photo_goes(wider_source, tmp_path):
+  source = wider_source(masks=True)
+  folder = run("wider_attribute", source, tmp_path, size=256, margin=0.1)
+  assert folder.parent.name == "256x256-margin0.1" and report_of(folder)["margin"] == 0.1
+  assert report_of(folder)["clipped_boxes"] == 0  # the boxes themselves are inside
+  dataset = registry.open_dataset("wider_attribute", tmp_path / "data", margin=0.1)
+  photos = [image for image in source.trainval["images"] if image["file_name"].startswith("train")]
+  targets = [(image, target) for image in photos for target in image["targets"]]
+  areas = [(6, 3, 54, 111), (57, 0, 94, 77), (94, 10, 160, 120)]  # 10 % of 40 x 90, of 30.2 x 64.7 and of 60 x 100
+  for sample, (image, target), (left, top, right, bottom) in zip(dataset.source("train"), targets, areas * len(photos), strict=True):
+    photo = images.decode_jpeg((source.folder / "Image" / image["file_name"]).read_bytes())
+    crop = images.decode_jpeg(sample["image"])
+    assert crop.shape[:2] == (bottom - top, right - left)
+    assert np.abs(crop.astype(float) - photo[top:bottom, left:right]).mean() < 4
+    whole = np.zeros(photo.shape[:2], np.uint8)
+    x, y, x_end, y_end = records.pixel_box(target["bbox"])
+    whole[y:y_end, x:x_end] = cv2.imread(str(source.folder / target["mask"]), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(images.decode_mask(sample["person_mask"]), whole[top:bottom, left:right])
+
+
+def test_forms_with_and_without_margin_lie_side_by_side(wider_source, tmp_path):
+  source = wider_source()
+  run("wider_attribute", source, tmp_path, margin=0.25)
+  with pytest.raises(InputError, match=r"64x64/1.0.0: not prepared; run: attr-jax prepare wider_attribute .*--size=64x64$"):
+    registry.open_dataset("wider_attribute", tmp_path / "data", 64)
+  with pytest.raises(InputError, match=r"-margin0.1/1.0.0: not prepared; .* --margin=0.1$"):
+    registry.open_dataset("wider_attribute", tmp_path / "data", margin=0.1)
+  run("wider_attribute", source, tmp_path)
+  plain, wide = (registry.open_dataset("wider_attribute", tmp_path / "data", margin=margin) for margin in (0.0, 0.25))
+  assert (plain.path.parts[-2], wide.path.parts[-2]) == ("64x64", "64x64-margin0.25")
+  assert images.decode_jpeg(plain.source("val")[0]["image"]).shape == (90, 40, 3)
+  assert images.decode_jpeg(wide.source("val")[0]["image"]).shape == (120, 60, 3)  # of 135 rows the photo has 120
+
+
+def test_a_run_reads_the_margin_it_names(wider_source, tmp_path, capsys):
+  source = wider_source()
+  with pytest.raises(SystemExit) as status:
+    cli.main(["prepare", "wider_attribute", f"--source={source.folder}", f"--data-dir={tmp_path / 'data'}", "--size=64", "--margin=0.25"])
+  assert status.value.code == 0 and "64x64-margin0.25" in capsys.readouterr().out
+  config = cli.load_config(str(REPOSITORY / "configs" / "baseline.py"), [f"--config.data.dir={tmp_path / 'data'}", "--config.data.margin=0.25"])
+  assert evaluate.open_data(config).path.parts[-2] == "64x64-margin0.25"
+  assert run_folder.data_name(config) == "wider_attribute (margin 0.25)"
+
+
+def toy_sample(tmp_path, monkeypatch, target, **options):
+  """The one sample, prepared, of a data set with one photo, x.png."""
+  class Toy(records.RecordsBuilder, skip_registration=True):
+    name, LICENCE, CITATION, DESCRIPTION, GROUPS = "toy", "", "", "", {}
+    SIZE = RESIZE = IMAGE_SIZE = (64, 48)
+
+    @staticmethod
+    def read(source):
+      return records.Annotations(("Hat",), {"train": [records.Photo("x", source / "x.png", (target,))]})
+
+  monkeypatch.setitem(registry.DATASETS, "toy", Toy)
+  prepare("toy", source=tmp_path, data_dir=tmp_path / "data", progress=False, **options)
+  dataset = registry.open_dataset("toy", tmp_path / "data", margin=options.get("margin", 0.0))
+  assert dataset.info.has_person_mask and dataset.info.has_region_mask and dataset.info.has_landmarks
+  return dataset.source("train")[0]
+
+
 @pytest.mark.parametrize("pad, shape, shift", [(True, (64, 48), (12, 0)), (False, (64, 76), (0, 0))])
 def test_all_that_comes_with_a_box_is_cut_shrunk_and_padded_alike(tmp_path, monkeypatch, pad, shape, shift):
   """No data set has all of it at once yet."""
@@ -153,20 +218,7 @@ def test_all_that_comes_with_a_box_is_cut_shrunk_and_padded_alike(tmp_path, monk
   inside = classes[top:top + height, left:left + width]
   target = records.Target(np.ones(1, np.uint8), np.ones(1, bool), box, mask=lambda: inside * 60, region_mask=lambda: classes,
                           landmarks=points, pad=pad)
-
-  class Toy(records.RecordsBuilder, skip_registration=True):
-    name, LICENCE, CITATION, DESCRIPTION, GROUPS = "toy", "", "", "", {}
-    SIZE = RESIZE = IMAGE_SIZE = (64, 48)
-
-    @staticmethod
-    def read(source):
-      return records.Annotations(("Hat",), {"train": [records.Photo("x", source / "x.png", (target,))]})
-
-  monkeypatch.setitem(registry.DATASETS, "toy", Toy)
-  prepare("toy", source=tmp_path, data_dir=tmp_path / "data", progress=False)
-  dataset = registry.open_dataset("toy", tmp_path / "data")
-  assert dataset.info.has_person_mask and dataset.info.has_region_mask and dataset.info.has_landmarks
-  sample = dataset.source("train")[0]
+  sample = toy_sample(tmp_path, monkeypatch, target)
   image = images.decode_jpeg(sample["image"])[..., 0].astype(int)
   person, region = images.decode_mask(sample["person_mask"]), images.decode_mask(sample["region_mask"])
   assert image.shape == person.shape == region.shape == shape
@@ -177,6 +229,19 @@ def test_all_that_comes_with_a_box_is_cut_shrunk_and_padded_alike(tmp_path, monk
   scale = (48 / 192, 40 / 162) if pad else (76 / 192, 64 / 162)
   expected = (points - (left, top) + 0.5) * scale - 0.5 + (shift[1], shift[0])
   np.testing.assert_allclose(sample["landmarks"], expected, atol=1e-4)
+
+
+def test_a_margin_moves_landmarks_and_shows_more_regions(tmp_path, monkeypatch):
+  classes = np.repeat(np.arange(60, dtype=np.uint8)[:, None] // 10, 40, axis=1)
+  (tmp_path / "x.png").write_bytes(images.encode_png(np.repeat((classes * 40)[..., None], 3, axis=2)))
+  points = np.array([[12, 20], [20, 20], [16, 25], [13, 30], [19, 31]], np.float32)
+  target = records.Target(np.ones(1, np.uint8), np.ones(1, bool), (10, 10, 20, 30), mask=lambda: np.full((30, 20), 255, np.uint8),
+                          region_mask=lambda: classes, landmarks=points)
+  sample = toy_sample(tmp_path, monkeypatch, target, margin=0.2)
+  np.testing.assert_array_equal(images.decode_mask(sample["region_mask"]), classes[4:46, 6:34])
+  np.testing.assert_array_equal(sample["landmarks"], points - (6, 4))
+  mask = images.decode_mask(sample["person_mask"])
+  assert mask.shape == (42, 28) and (mask[6:36, 4:24] == 255).all() and mask.sum() == 255 * 600
 
 
 def test_tensorflow_datasets_can_read_it(wider_source, tmp_path):
@@ -508,7 +573,8 @@ def test_uncertain_counts_are_only_remarked_on(wider_source, tmp_path, capsys):
 
 @pytest.mark.parametrize("options, message", [
     ({"size": 0}, "at least 8"), ({"size": "big"}, "expected pixels"), ({"size": "8x4"}, "at least 8"), ({"max_bad": 2}, "max_bad"),
-    ({"workers": 0}, "workers")])
+    ({"workers": 0}, "workers"), ({"margin": -0.1}, r"margin: expected a share of the box in 0\.\.1, got -0\.1"),
+    ({"margin": float("nan")}, "margin: expected a share"), ({"margin": 0.1}, "margin: no sample of .*pa100k has a box; whole images")])
 def test_wrong_calls(pa100k_source, tmp_path, options, message):
   with pytest.raises(InputError, match=message):
     run("pa100k", pa100k_source(), tmp_path, **options)

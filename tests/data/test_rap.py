@@ -1,5 +1,6 @@
 """RAP v1 and v2: nested structs, partitions, unknown entries, what is refused; and that partitions live side by side."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -295,6 +296,18 @@ def test_runs_of_two_partitions_are_not_averaged():
 def test_the_published_counts_are_those_of_all_images():
   for version, total in ((rap._FIRST, 41_585), (rap._SECOND, 84_928)):
     assert sum(count for what, count in version.published.items() if "images" in what) == total
+
+
+def test_shares_are_compared_where_the_counts_are_as_published(make, monkeypatch):
+  source = make("rap")
+  source.write()
+  shares = (source.label[:, :51] == 1).mean(axis=0)
+  counts = {"train images": 7, "test images": 3, "labels": 51}
+  monkeypatch.setattr(rap, "_FIRST", dataclasses.replace(rap._FIRST, published=counts, shares=tuple(shares)))
+  assert rap.Builder.read(source.folder).deviations == ()
+  monkeypatch.setattr(rap, "_FIRST", dataclasses.replace(rap._FIRST, shares=(shares[0] + 0.2, *shares[1:])))  # as if 2 were a positive
+  assert rap.Builder.read(source.folder).deviations == (
+      f"positive share of Female in all images: {shares[0]:.4f}, published {shares[0] + 0.2:.4f}",)
 
 
 def test_other_counts_are_refused_or_kept(any_source, tmp_path):

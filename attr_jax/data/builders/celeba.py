@@ -21,8 +21,8 @@ import pathlib
 
 import numpy as np
 
-from attr_jax.data import published
 from attr_jax.data import archives
+from attr_jax.data import published
 from attr_jax.data.builders import celeba_lists
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -102,7 +102,8 @@ def _read(source: pathlib.Path, images: str, landmarks: str, size: tuple[int, in
     splits[records.SPLITS[int(partition.values[row, 0])]].append(records.Photo(name, path, (target,), size))
   deviations = [f"{split}: {len(photos)} images, published {_PUBLISHED[split]}"
                 for split, photos in splits.items() if len(photos) != _PUBLISHED[split]]
-  deviations = deviations or published.name_deviations(attributes.columns, published.CELEBA_ATTRIBUTES)
+  deviations = deviations or published.label_deviations(
+      attributes.columns, label, published.CELEBA_ATTRIBUTES, published.CELEBA_SHARES, digits=4, of="all photos")
   splits = {split: photos for split, photos in splits.items() if photos}
   return records.Annotations(attributes.columns, splits, tuple(deviations), _identity_remarks(source, splits))
 

@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 
 from attr_jax.data import archives
+from attr_jax.data import published
 from attr_jax.data.builders import coco_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -56,7 +57,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     """Reads the annotation files of the one edition that is there, each error with its file and entry."""
     year = _edition(source)
     known = np.ones(_LABELS, np.bool_)
-    categories, splits, deviations, remarks = None, {}, [], []
+    categories, splits, labels, deviations, remarks = None, {}, {}, [], []
     for split in _SPLITS:
       name = f"{split}{year}"
       folder = archives.folder(source / name)
@@ -67,15 +68,19 @@ class Builder(records.RecordsBuilder, skip_registration=True):
         raise InputError(f"{path} categories: other ids or names than in instances_{_SPLITS[0]}{year}.json; take both from one download")
       categories = found
       files = coco_files.photo_files(content, path)
-      labels = _labels(content["annotations"], files, tuple(categories), path)
+      labels[split] = _labels(content["annotations"], files, tuple(categories), path)
       # The size is left open: without boxes nothing depends on it, and a copy that was shrunk before serves as well.
       photos = [records.Photo(f"{name}/{file}", folder / file, (records.Target(label, known),))
-                for (file, _), label in zip(files.values(), labels, strict=True)]
+                for (file, _), label in zip(files.values(), labels[split], strict=True)]
       if photos:
         splits[split] = photos
       deviations += coco_files.deviations(split, name, len(photos))
-      remarks.append(f"{split}: {len(photos)} photos of {name}, {np.sum(~labels.any(axis=1))} of them without any annotation (kept)")
-    return records.Annotations(tuple(categories.values()), splits, tuple(deviations), tuple(remarks))
+      remarks.append(f"{split}: {len(photos)} photos of {name}, {np.sum(~labels[split].any(axis=1))} of them without any annotation (kept)")
+    names, expected = tuple(categories.values()), tuple(name for group in Builder.GROUPS.values() for name in group)
+    deviations = deviations or published.name_deviations(names, expected)
+    if year == "2014":  # the one whose shares are known
+      deviations = deviations or published.share_deviations(names, labels["train"], published.COCO_SHARES, digits=4, of="train")
+    return records.Annotations(names, splits, tuple(deviations), tuple(remarks))
 
 
 def _edition(source: pathlib.Path) -> str:

@@ -64,8 +64,8 @@ class Builder(records.RecordsBuilder, skip_registration=True):
         splits[split] = photos
       if len(photos) != count:
         deviations.append(f"{split}: {len(photos)} images, published {count}")
-    # A part of the images has other shares anyway, and shares without their names mean nothing.
-    deviations = deviations or published.name_deviations(names, published.PA100K_ATTRIBUTES)
-    deviations = deviations or published.share_deviations(
-        names, np.concatenate([labels["train"], labels["val"]]), published.PA100K_SHARES, digits=6, of="train+val")
+    # A part of the images has other shares anyway.
+    deviations = deviations or published.label_deviations(
+        names, np.concatenate([labels["train"], labels["val"]]), published.PA100K_ATTRIBUTES, published.PA100K_SHARES, digits=6,
+        of="train+val")
     return records.Annotations(names, splits, tuple(deviations))

@@ -18,6 +18,7 @@ import pathlib
 import numpy as np
 
 from attr_jax.data import archives
+from attr_jax.data import published
 from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -96,9 +97,12 @@ def _read(source: pathlib.Path, partition: int, selected: bool) -> records.Annot
   rows = mat_files.partition(content["partion_attribute"], partition, records.SPLITS, f"{where}.partion_attribute", len(files))
   splits = {split: [records.Photo(files[row], folder / files[row], (records.Target(label[row], known),)) for row in found]
             for split, found in rows.items()}
-  published = _PUBLISHED | {"labels": 35 if selected else 105}
+  expected = _PUBLISHED | {"labels": 35 if selected else 105}
   counts = {f"{split} images": len(photos) for split, photos in splits.items()} | {"labels": len(names)}
-  deviations = [f"{what}: {count}, published {published[what]}" for what, count in counts.items() if count != published[what]]
+  deviations = [f"{what}: {count}, published {expected[what]}" for what, count in counts.items() if count != expected[what]]
+  if selected:  # nothing is published of the shares of the others
+    deviations = deviations or published.label_deviations(
+        names, label, published.PETA_ATTRIBUTES, published.PETA_SHARES, digits=4, of="all images")
   remarks = (f"{len(files)} images, in no split {len(files) - sum(map(len, splits.values()))}", _people(data[:, _PERSON], rows))
   return records.Annotations(names, splits, tuple(deviations), remarks)
 

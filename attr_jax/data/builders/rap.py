@@ -22,6 +22,7 @@ import pathlib
 import numpy as np
 
 from attr_jax.data import archives
+from attr_jax.data import published
 from attr_jax.data.builders import mat_files
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -49,6 +50,7 @@ class _Version:
     selected: Name of the field that lists the evaluated columns, or None where they are the first ones.
     lists: Split -> its field in a partition.
     published: What is counted -> how many there are in the whole download.
+    shares: Of positives of each label in all images, or () where none are known.
   """
 
   name: str
@@ -59,6 +61,7 @@ class _Version:
   selected: str | None
   lists: dict[str, str]
   published: dict[str, int]
+  shares: tuple[float, ...] = ()
 
   @property
   def fields(self) -> list[str]:
@@ -66,7 +69,7 @@ class _Version:
 
 
 _FIRST = _Version("rap", "imagesname", "attribute_eng", "label", "partion", None, {"train": "train_index", "test": "test_index"},
-                  {"train images": 33_268, "test images": 8_317, "labels": 51})
+                  {"train images": 33_268, "test images": 8_317, "labels": 51}, published.RAP_SHARES)
 _SECOND = _Version("rap2", "name", "attribute", "data", "partition_attribute", "selected_attribute",
                    {"train": "train_index", "val": "val_index", "test": "test_index"},
                    {"train images": 50_957, "val images": 16_986, "test images": 16_985, "labels": 54})
@@ -134,6 +137,8 @@ def _read(source: pathlib.Path, partition: int, version: _Version) -> records.An
   counts = {f"{split} images": len(photos) for split, photos in splits.items()} | {"labels": len(names)}
   deviations = [f"{what}: {count}, published {version.published[what]}"
                 for what, count in counts.items() if count != version.published[what]]
+  if version.shares:
+    deviations = deviations or published.share_deviations(names, label, version.shares, digits=4, of="all images")
   unused = len(files) - sum(map(len, splits.values()))
   remarks = (f"{len(files)} images, in no split {unused}", f"unknown entries of all images: {_count_unknown(known, names)}")
   return records.Annotations(names, splits, tuple(deviations), remarks)

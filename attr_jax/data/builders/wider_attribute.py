@@ -69,8 +69,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 def _label_deviations(names: tuple[str, ...], photos: list[records.Photo]) -> list[str]:
   """Where names and shares of train+val are not the published ones."""
   label = np.array([target.label for photo in photos for target in photo.targets])
-  return published.name_deviations(names, published.WIDER_ATTRIBUTES) or published.share_deviations(
-      names, label, published.WIDER_SHARES, digits=4, of="train+val")
+  return published.label_deviations(names, label, published.WIDER_ATTRIBUTES, published.WIDER_SHARES, digits=4, of="train+val")
 
 
 def _image_folder(source: pathlib.Path) -> archives.File:

@@ -20,7 +20,7 @@ def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress
 
 
 def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int | str | tuple[int, int] | None,
-           progress: bool = True) -> None:
+           margin: float = 0.0, progress: bool = True) -> None:
   """Draws a world inside `folder` and prepares all data sets that read it, unless they are there already.
 
   Raises:
@@ -35,7 +35,7 @@ def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int
     synthesize(world, source, count=count, seed=seed, progress=progress)
   for name in WORLDS[world]:
     # Nothing is published of what we draw.
-    prepare.prepare(name, source=source, data_dir=folder, size=size, progress=progress, allow_deviations=True)
+    prepare.prepare(name, source=source, data_dir=folder, size=size, margin=margin, progress=progress, allow_deviations=True)
 
 
 def _check(world: str):
