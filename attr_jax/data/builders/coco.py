@@ -62,13 +62,12 @@ class Builder(records.RecordsBuilder, skip_registration=True):
       name = f"{split}{year}"
       folder = archives.folder(source / name)
       path = source / "annotations" / f"instances_{name}.json"
-      content = coco_files.load(path)
-      found = _categories(content, path)
+      found = _categories(path)
       if categories is not None and found != categories:
         raise InputError(f"{path} categories: other ids or names than in instances_{_SPLITS[0]}{year}.json; take both from one download")
       categories = found
-      files = coco_files.photo_files(content, path)
-      labels[split] = _labels(content["annotations"], files, tuple(categories), path)
+      files = coco_files.photo_files(path)
+      labels[split] = _labels(path, files, tuple(categories))
       # The size is left open: without boxes nothing depends on it, and a copy that was shrunk before serves as well.
       photos = [records.Photo(f"{name}/{file}", folder / file, (records.Target(label, known),))
                 for (file, _), label in zip(files.values(), labels[split], strict=True)]
@@ -98,11 +97,10 @@ def _edition(source: pathlib.Path) -> str:
   return found[0]
 
 
-def _categories(content: dict, path: pathlib.Path) -> dict[int, str]:
+def _categories(path: pathlib.Path) -> dict[int, str]:
   """Id -> name by ascending id."""
   names = {}
-  for row, entry in enumerate(coco_files.value(content, "categories", "a list", str(path))):
-    where = f"{path} categories[{row}]"
+  for entry, where in coco_files.entries(path, "categories"):
     category, name = coco_files.value(entry, "id", "an integer", where), coco_files.value(entry, "name", "a text", where)
     if category in names or name in names.values():
       raise InputError(f"{where}: id {category} or name {name!r} comes twice")
@@ -112,14 +110,13 @@ def _categories(content: dict, path: pathlib.Path) -> dict[int, str]:
   return dict(sorted(names.items()))
 
 
-def _labels(annotations: list, files: coco_files.Images, categories: tuple[int, ...], path: pathlib.Path) -> np.ndarray:
+def _labels(path: pathlib.Path, files: coco_files.Images, categories: tuple[int, ...]) -> np.ndarray:
   """Which categories each photo has.
 
   Args:
-    annotations: Entries of the file.
+    path: Of the file.
     files: Photos by id; their order is that of the rows.
     categories: Ids in the order of the columns.
-    path: Of the file, for error messages.
 
   Returns:
     uint8 [len(files), len(categories)].
@@ -129,8 +126,7 @@ def _labels(annotations: list, files: coco_files.Images, categories: tuple[int, 
   """
   rows, columns = ({key: place for place, key in enumerate(keys)} for keys in (files, categories))
   labels = np.zeros((len(rows), len(columns)), np.uint8)
-  for number, annotation in enumerate(annotations):
-    where = f"{path} annotations[{number}]"
+  for annotation, where in coco_files.entries(path, "annotations"):
     photo, category = (coco_files.value(annotation, key, "an integer", where) for key in ("image_id", "category_id"))
     coco_files.check_photo(photo, files, where)
     if category not in columns:

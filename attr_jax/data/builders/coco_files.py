@@ -1,9 +1,13 @@
-"""COCO's annotation files: reading and checking what every data set made of COCO needs."""
+"""COCO's annotation files: reading and checking what every data set made of COCO needs.
 
-from collections.abc import Callable
-import json
+They have up to 450 MB of text, which as Python objects is 3 GB, so entries are read one by one.
+"""
+
+from collections.abc import Callable, Iterator
 import pathlib
 import reprlib
+
+import ijson
 
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
@@ -19,36 +23,38 @@ _PHOTOS = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val201
 Images = dict[int, tuple[pathlib.PurePosixPath, tuple[int, int]]]
 
 
-def load(path: pathlib.Path) -> dict:
-  """Reads an annotation file whose name ends in a split and a year, as `instances_train2014.json`.
+def entries(path: pathlib.Path, key: str) -> Iterator[tuple[object, str]]:
+  """Reads one list of an annotation file whose name ends in a split and a year, as `instances_train2014.json`.
 
-  Returns:
-    Its content; `images` and `annotations` are lists.
+  Yields:
+    (entry, file and place of it for error messages).
 
   Raises:
-    InputError: Missing, no JSON, or without these lists.
+    InputError: Missing, no JSON, or without such a list.
   """
   if not path.is_file():
     year = path.stem[-4:]
     raise InputError(f"{path}: missing; --source must be the folder that holds annotations/, train{year}/ and val{year}/")
+  row = -1
   try:
-    content = json.loads(path.read_bytes())
-  except (ValueError, RecursionError) as error:
-    raise InputError(f"{path}: not valid JSON ({error})") from None
-  for key in ("images", "annotations"):
-    value(content, key, "a list", str(path))
-  return content
+    with path.open("rb") as file:
+      for row, entry in enumerate(ijson.items(file, f"{key}.item", use_float=True)):
+        yield entry, f"{path} {key}[{row}]"
+    if row < 0:  # an empty list, or none
+      with path.open("rb") as file:
+        value({key: next(ijson.items(file, key), None)}, key, "a list", str(path))
+  except ijson.JSONError as error:
+    raise InputError(f"{path}: not valid JSON ({' '.join(str(error).split())})") from None
 
 
-def photo_files(content: dict, path: pathlib.Path) -> Images:
-  """All photos of an annotation file in its order; `path` is named in errors.
+def photo_files(path: pathlib.Path) -> Images:
+  """All photos of an annotation file in its order.
 
   Raises:
     InputError: An entry is not as it should be, or an id comes twice.
   """
   photos = {}
-  for row, entry in enumerate(content["images"]):
-    where = f"{path} images[{row}]"
+  for entry, where in entries(path, "images"):
     photo = value(entry, "id", "an integer", where)
     if photo in photos:
       raise InputError(f"{where} id: {photo} is the id of an earlier photo")

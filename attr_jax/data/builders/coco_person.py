@@ -56,12 +56,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
       panoptic = path.is_file()
       if not panoptic:
         path = source / "annotations" / f"instances_{folder}.json"
-      content = coco_files.load(path)
-      entries = _segments(content["annotations"], path) if panoptic else _instances(content["annotations"], path)
-      photos, crowds, small = _photos(coco_files.photo_files(content, path), entries, source / folder)
+      files = coco_files.photo_files(path)
+      photos, crowds, small = _photos(files, _segments(path) if panoptic else _instances(path), source / folder)
       if photos:
         splits[split] = photos
-      deviations += coco_files.deviations(split, folder, len(content["images"]))
+      deviations += coco_files.deviations(split, folder, len(files))
       people = sum(len(photo.targets) for photo in photos)
       remarks.append(f"{split}: {people} people in {len(photos)} photos, masks of {path.name}; "
                      f"left out: crowds (iscrowd = 1) {crowds}, people of less than {_SMALL} pixels {small}")
@@ -72,20 +71,18 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 _Entry = tuple[int, object, str, archives.File | None]
 
 
-def _segments(annotations: list, path: pathlib.Path) -> Iterator[_Entry]:
+def _segments(path: pathlib.Path) -> Iterator[_Entry]:
   """Segments of a panoptic file, one PNG per photo in the folder of the same name, unpacked or not."""
   folder = archives.folder(path.with_suffix(""))
-  for row, annotation in enumerate(annotations):
-    where = f"{path} annotations[{row}]"
+  for annotation, where in coco_files.entries(path, "annotations"):
     photo = coco_files.value(annotation, "image_id", "an integer", where)
     picture = folder / records.check_relative(annotation.get("file_name"), f"{where} file_name")
     for number, segment in enumerate(coco_files.value(annotation, "segments_info", "a list", where)):
       yield photo, segment, f"{where} segments_info[{number}]", picture
 
 
-def _instances(annotations: list, path: pathlib.Path) -> Iterator[_Entry]:
-  for row, annotation in enumerate(annotations):
-    where = f"{path} annotations[{row}]"
+def _instances(path: pathlib.Path) -> Iterator[_Entry]:
+  for annotation, where in coco_files.entries(path, "annotations"):
     yield coco_files.value(annotation, "image_id", "an integer", where), annotation, where, None
 
 
