@@ -75,6 +75,11 @@ class Archive:
   def has_folder(self, name: str) -> bool:
     return not name or any(entry.startswith(f"{name}/") for entry in self._entries)
 
+  def list_folder(self, name: str) -> list[str]:
+    """The files and folders right in a folder, in order."""
+    start = f"{name}/" if name else ""
+    return sorted({entry[len(start):].partition("/")[0] for entry in self._entries if entry.startswith(start)})
+
   def read(self, name: str) -> bytes:
     """Returns the content of a file.
 
@@ -126,6 +131,16 @@ class Member:
   def name(self) -> str:
     return (self.inner or self.archive.path.name).rpartition("/")[2]
 
+  @property
+  def suffix(self) -> str:
+    return pathlib.PurePosixPath(self.name).suffix
+
+  def exists(self) -> bool:
+    return self.is_file() or self.is_dir()
+
+  def iterdir(self) -> list["Member"]:
+    return [self / name for name in self.archive.list_folder(self.inner)]
+
   def is_dir(self) -> bool:
     return self.archive.has_folder(self.inner)
 
@@ -135,6 +150,10 @@ class Member:
   def read_bytes(self) -> bytes:
     """See `Archive.read`."""
     return self.archive.read(self.inner)
+
+  def read_text(self, encoding: str) -> str:
+    """See `Archive.read`; also raises UnicodeDecodeError."""
+    return self.read_bytes().decode(encoding)
 
 
 File = pathlib.Path | Member

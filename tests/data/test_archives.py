@@ -16,9 +16,11 @@ from attr_jax.data.prepare import prepare
 from attr_jax.errors import InputError
 
 from test_celeba import CelebaSource
+from test_celebamask_hq import MaskSource
 from test_coco import CocoSource
 from test_coco_person import CocoSource as CocoPersonSource
 from test_coco_person import pixels
+from test_helen import HelenSource
 from test_imet2019 import ImetSource
 
 
@@ -68,6 +70,41 @@ def test_celeba_in_a_zip_with_its_folder_inside(tmp_path, picture):
   plain, packed = prepared_twice("celeba_aligned", source.folder, tmp_path,
                                  lambda: pack_zip(folder, folder.with_suffix(".zip"), "img_align_celeba/"))
   assert plain == packed and len(plain) == 8
+
+
+@pytest.mark.parametrize("pack, suffix", [(pack_zip, ".zip"), (pack_tar, ".tar")])
+def test_helen_and_celebamask_hq_whole_in_one_archive(tmp_path, picture, pack, suffix):
+  """Lists, photos and masks, with the folder of the archive's name inside."""
+  source = HelenSource(tmp_path / "helen", picture)
+  source.prepare(tmp_path / "plain")
+  pack(source.root, source.root.with_suffix(suffix), f"{source.root.name}/")
+  prepare("helen", source=source.folder, data_dir=tmp_path / "packed", progress=False, allow_deviations=True)
+  assert samples("helen", tmp_path / "plain" / "data") == samples("helen", tmp_path / "packed")
+  source = MaskSource(tmp_path / "faces", picture)
+  plain = source.prepare(tmp_path / "plain")
+  pack(source.root, source.root.with_suffix(suffix), f"{source.root.name}/")
+  packed = prepare("celebamask_hq", source=source.folder, data_dir=tmp_path / "packed", progress=False, allow_deviations=True, size=64)
+  assert samples("celebamask_hq", tmp_path / "plain" / "data") == samples("celebamask_hq", tmp_path / "packed")
+  regions = [[sample["region_mask"] for sample in registry.open_dataset("celebamask_hq", folder.parents[2]).source("train")]
+             for folder in (plain, packed)]
+  assert regions[0] == regions[1] and len(regions[0]) == 2
+
+
+def test_a_damaged_list_in_an_archive(tmp_path, picture):
+  source = HelenSource(tmp_path / "helen", picture)
+  source.prepare(tmp_path / "plain")
+  archive = source.root.with_suffix(".zip")
+  pack_zip(source.root, archive, f"{source.root.name}/")
+  with zipfile.ZipFile(archive) as file:
+    start = file.getinfo(f"{source.root.name}/tuning.txt").header_offset
+  data = bytearray(archive.read_bytes())
+  data[start + 14:start + 18] = b"...."  # the check sum in front of the data is not read, the one in the table is
+  archive.write_bytes(data)
+  prepare("helen", source=source.folder, data_dir=tmp_path / "packed", progress=False, allow_deviations=True)
+  data[start + 75:start + 80] = b"....."
+  archive.write_bytes(data)
+  with pytest.raises(InputError, match="tuning.txt: no text .damaged in SmithCVPR2013_dataset_resized.zip"):
+    prepare("helen", source=source.folder, data_dir=tmp_path / "again", progress=False, allow_deviations=True)
 
 
 @pytest.mark.parametrize("pack, suffix", [(pack_zip, ".zip"), (pack_tar, ".tar")])

@@ -1,6 +1,7 @@
 """COCO as whole photos with 80 labels: what is present, both editions, what is refused."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -268,6 +269,18 @@ def test_both_editions(source, tmp_path, picture):
 def test_splits_of_two_editions_are_not_mixed(source, tmp_path):
   (source.folder / "val2014").rename(source.folder / "val2017")
   fails(source, tmp_path, r"photos of two editions \(train2014/, val2017/\)")
+
+
+def test_annotations_are_not_held_in_memory(source):
+  outline = [[float(number) for number in range(300)]]
+  source.train["annotations"] = [{**entry, "segmentation": outline} for entry in source.train["annotations"] * 700]
+  source.write()
+  size = (source.folder / "annotations" / "instances_train2014.json").stat().st_size
+  tracemalloc.start()
+  coco.Builder.read(source.folder)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert size > 8e6 and peak < size / 8  # as Python objects it is several times its size
 
 
 def test_folders_and_files_missing(any_source, tmp_path):

@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
+from attr_jax.data import images
 from attr_jax.errors import InputError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -22,7 +24,7 @@ class PhotoList:
     values: float64 [N, C].
   """
 
-  path: pathlib.Path
+  path: archives.File
   columns: tuple[str, ...]
   rows: dict[str, int]
   lines: list[int]
@@ -32,7 +34,7 @@ class PhotoList:
     return f"{self.path} line {self.lines[row]}"
 
 
-def find(source: pathlib.Path, name: str, needed: bool = True) -> pathlib.Path | None:
+def find(source: archives.File, name: str, needed: bool = True) -> archives.File | None:
   """The file of a list such as "Anno/list_attr_celeba"; where it is not there, None, or InputError if it is needed."""
   names = [f"{place}{suffix}" for suffix in (".txt", ".csv") for place in (name, name.split("/")[1])]
   path = next((source / name for name in names if (source / name).is_file()), None)
@@ -41,7 +43,7 @@ def find(source: pathlib.Path, name: str, needed: bool = True) -> pathlib.Path |
   return path
 
 
-def read(path: pathlib.Path, expected: str, allowed: tuple[int, ...] | None = None, columns: int | None = None) -> PhotoList:
+def read(path: archives.File, expected: str, allowed: tuple[int, ...] | None = None, columns: int | None = None) -> PhotoList:
   """Reads one list.
 
   Args:
@@ -84,11 +86,11 @@ def read(path: pathlib.Path, expected: str, allowed: tuple[int, ...] | None = No
   return result
 
 
-def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-  """All lines that are not empty, as (number from 1, text)."""
+def read_lines(path: archives.File) -> list[tuple[int, str]]:
+  """All lines that are not empty, as (number from 1, text); raises InputError."""
   try:
     text = path.read_text("utf-8-sig")
-  except ValueError as error:
+  except (ValueError, images.ImageError) as error:
     raise InputError(f"{path}: no text ({error})") from None
   return [(number, line) for number, line in enumerate(map(str.strip, text.splitlines()), 1) if line]
 
@@ -98,7 +100,7 @@ def _pop_count(lines: list[tuple[int, str]]) -> float | None:
   return float(lines.pop(0)[1]) if lines and lines[0][1].isdecimal() else None  # an int of thousands of digits is an error
 
 
-def _pop_header(path: pathlib.Path, lines: list[tuple[int, str]], separator: str | None) -> tuple[str, ...]:
+def _pop_header(path: archives.File, lines: list[tuple[int, str]], separator: str | None) -> tuple[str, ...]:
   """Removes a first line that names the columns; () where it is the row of a photo already."""
   if not lines:
     return ()

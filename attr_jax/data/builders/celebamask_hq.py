@@ -15,12 +15,12 @@ ones, and only then merged, so that a hat over hair is background.
 """
 
 import functools
-import os
 import pathlib
 import re
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data import images
 from attr_jax.data import regions
 from attr_jax.data.builders import celeba
@@ -74,7 +74,8 @@ class Builder(records.RecordsBuilder, skip_registration=True):
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
     """Reads the lists and which masks there are, each error with its file and line."""
-    root = source / _FOLDER if (source / _FOLDER).is_dir() else source
+    root = archives.folder(source / _FOLDER)
+    root = root if root.is_dir() else source
     for name in (_PHOTOS, _MASKS, _ATTRIBUTES, _MAPPING):
       if not (root / name).exists():
         raise InputError(f"{root / name}: missing; --source must be the folder that holds it, or {_FOLDER}/")
@@ -105,7 +106,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     return records.Annotations(attributes.columns, splits, tuple(deviations), remarks)
 
 
-def _read_mapping(path: pathlib.Path) -> dict[str, tuple[int, str, str]]:
+def _read_mapping(path: archives.File) -> dict[str, tuple[int, str, str]]:
   """Photo "<k>.jpg" -> (k, its photo of CelebA, where that stands), in file order."""
   lines = celeba_lists.read_lines(path)
   if not lines or tuple(lines[0][1].split()) != _COLUMNS:
@@ -122,7 +123,7 @@ def _read_mapping(path: pathlib.Path) -> dict[str, tuple[int, str, str]]:
   return mapping
 
 
-def _read_partition(source: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
+def _read_partition(source: pathlib.Path, root: archives.File) -> dict[str, str]:
   """Photo of CelebA -> its split there."""
   path = celeba_lists.find(root, f"Eval/{_PARTITION}", needed=False) or celeba_lists.find(source, f"Eval/{_PARTITION}", needed=False)
   if path is None:
@@ -131,15 +132,15 @@ def _read_partition(source: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
   return {name: records.SPLITS[int(partition.values[row, 0])] for name, row in partition.rows.items()}
 
 
-def _find_parts(folder: pathlib.Path) -> tuple[dict[int, tuple[str, ...]], list[str]]:
+def _find_parts(folder: archives.File) -> tuple[dict[int, tuple[str, ...]], list[str]]:
   """Lists the folders once; to ask for 18 files of each photo takes far longer.
 
   Returns:
     (k -> parts that there are, in the order of painting; files that are no mask of a known part in its place).
   """
   found, foreign = {}, []
-  for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-    for file in sorted(os.listdir(place)):
+  for place in sorted(folder.iterdir(), key=str):
+    for file in sorted(path.name for path in place.iterdir()) if place.is_dir() else ():
       match = _MASK_NAME.fullmatch(file)
       if match and match[2] in MERGED and str(int(match[1]) // _PER_FOLDER) == place.name:
         found.setdefault(int(match[1]), set()).add(match[2])
@@ -148,7 +149,7 @@ def _find_parts(folder: pathlib.Path) -> tuple[dict[int, tuple[str, ...]], list[
   return {index: tuple(part for part in MERGED if part in parts) for index, parts in found.items()}, foreign
 
 
-def _read_regions(folder: pathlib.Path, index: int, parts: tuple[str, ...]) -> np.ndarray:
+def _read_regions(folder: archives.File, index: int, parts: tuple[str, ...]) -> np.ndarray:
   """Region of every pixel of photo k = `index`, uint8 [1024, 1024].
 
   Raises:

@@ -13,8 +13,10 @@ import pathlib
 
 import numpy as np
 
+from attr_jax.data import archives
 from attr_jax.data import images
 from attr_jax.data import regions
+from attr_jax.data.builders import celeba_lists
 from attr_jax.data.builders import records
 from attr_jax.errors import InputError
 
@@ -52,7 +54,8 @@ class Builder(records.RecordsBuilder, skip_registration=True):
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
     """Reads the three lists, each error with its file and line."""
-    root = source / _FOLDER if (source / _FOLDER).is_dir() else source
+    root = archives.folder(source / _FOLDER)
+    root = root if root.is_dir() else source
     splits, deviations, seen = {}, [], {}
     for split, (file, published) in _SPLITS.items():
       stems = _read_stems(root / file, seen)
@@ -63,22 +66,16 @@ class Builder(records.RecordsBuilder, skip_registration=True):
     return records.Annotations((), splits, tuple(deviations))
 
 
-def _read_stems(path: pathlib.Path, seen: dict[str, str]) -> list[str]:
+def _read_stems(path: archives.File, seen: dict[str, str]) -> list[str]:
   """The photos of one list; adds to `seen`, photo -> where it stands."""
   if not path.is_file():
     raise InputError(f"{path}: missing; --source must be the folder that holds it, images/ and labels/, or {_FOLDER}/")
-  try:
-    lines = path.read_text("utf-8-sig").splitlines()
-  except ValueError as error:
-    raise InputError(f"{path}: no text ({error})") from None
   stems = []
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
+  for number, line in celeba_lists.read_lines(path):
     where = f"{path} line {number}"
     fields = [field.strip() for field in line.split(",")]
     if len(fields) != 2 or not fields[0].isdecimal():
-      raise InputError(f"{where}: expected 'number , name of a photo', got {line.strip()!r}")
+      raise InputError(f"{where}: expected 'number , name of a photo', got {line!r}")
     stem = fields[1]
     if len(records.check_relative(stem, where).parts) > 1:
       raise InputError(f"{where}: expected the name of a photo without folder and suffix, got {stem!r}")
@@ -89,13 +86,13 @@ def _read_stems(path: pathlib.Path, seen: dict[str, str]) -> list[str]:
   return stems
 
 
-def _photo(root: pathlib.Path, stem: str) -> records.Photo:
+def _photo(root: archives.File, stem: str) -> records.Photo:
   maps = tuple(root / "labels" / stem / f"{stem}_lbl{index:02d}.png" for index in range(_LABELS))
   target = records.Target(_NO_LABEL, _NO_KNOWN, region_mask=functools.partial(_read_regions, maps), pad=True)
   return records.Photo(f"images/{stem}.jpg", root / "images" / f"{stem}.jpg", (target,), files=maps)
 
 
-def _read_regions(paths: tuple[pathlib.Path, ...]) -> np.ndarray:
+def _read_regions(paths: tuple[archives.File, ...]) -> np.ndarray:
   """Region of every pixel, uint8 [H, W].
 
   Raises:
