@@ -41,6 +41,7 @@ from attr_jax.data.regions import FaceRegion
 from attr_jax.errors import InputError
 from attr_jax.nn.attention import classify
 from attr_jax.nn.attention import linear
+from attr_jax.nn.resnet import Conv
 
 SYSTEMS = ("basic", "ssp", "ssg", "spp", "naive", "bbox", "parser", "joint")
 REGION_NORMALIZATIONS = ("mean", "gap")
@@ -86,7 +87,7 @@ class ConvNormPrelu(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, gate: jax.Array | None = None) -> jax.Array:
     """x [B, h, w, I], gate [B, h, w, R] or None -> [B, h, w, features] or [B, h, w, R * features], of `dtype`."""
-    x = nn.Conv(self.features, (3, 3), padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype, name="conv")(x)
+    x = Conv(self.features, 3, padding=1, kernel_init=he_normal, dtype=self.dtype, name="conv")(x)
     if gate is not None:
       # Before batch norm, which the paper calls very important (Sec. 3.1.3).
       x = (x[..., None, :] * gate.astype(x.dtype)[..., None]).reshape(*x.shape[:3], -1)

@@ -16,7 +16,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from attr_jax.nn import convolution
 from attr_jax.nn.resnet import BottleneckBlock
+from attr_jax.nn.resnet import Conv
 
 Array = jax.Array
 
@@ -41,9 +43,8 @@ def conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **o
   The arguments are those of `resnet.Conv`, so that residual blocks can be built of it. `options`: dtype, name.
   """
   if kernel_size == 1 and stride == 1:
-    return nn.Dense(features, use_bias=False, kernel_init=kernel_init, **options)
-  size, strides = (kernel_size,) * 2, (stride,) * 2
-  return nn.Conv(features, size, strides, padding, use_bias=False, kernel_init=kernel_init, **options)
+    return nn.Dense(features, use_bias=False, kernel_init=kernel_init, dot_general=convolution.dot_general, **options)
+  return Conv(features, kernel_size, stride, padding, kernel_init=kernel_init, **options)
 
 
 def linear(features: int, name: str) -> nn.Module:

@@ -13,8 +13,9 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
+
+from attr_jax.nn import convolution
 
 Array = jax.Array
 
@@ -33,18 +34,17 @@ class Conv(nn.Module):
   stride: int = 1
   padding: int = 0
   dtype: Any = jnp.float32
+  kernel_init: nn.initializers.Initializer = kernel_init
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """x [B, H, W, I] -> [B, H', W', features] of `dtype`; H' = (H + 2 padding - kernel_size) // stride + 1."""
     size, stride, padding = self.kernel_size, self.stride, self.padding
-    kernel = self.param("kernel", kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
+    kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if size == 1 and padding == 0:
-      return jnp.dot(x[:, ::stride, ::stride], kernel[0, 0])
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+      return convolution.dot(x[:, ::stride, ::stride], kernel[0, 0])
+    return convolution.conv(x, kernel, stride, padding)
 
 
 def max_pool(x: Array) -> Array:
