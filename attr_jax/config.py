@@ -29,7 +29,7 @@ _CHOICES = {
     "optimizer.name": ("sgd", "adam", "adagrad"),
     "optimizer.weight_decay_on": ("all", "kernels"),
     "schedule.name": ("constant", "step", "cosine", "plateau"),
-    "batch_norm_scope": ("global", "local"),
+    "batch_norm.scope": ("local", "group", "global"),
     "compute_dtype": ("float32", "bfloat16"),
     "evaluate.views": ("full", "five_crop", "six_view"),
     "evaluate.threshold": ("fixed", "global", "prior", "per_class"),
@@ -105,7 +105,11 @@ def default_config() -> ml_collections.ConfigDict:
   config.total_epochs = 24.0
   config.accumulate_steps = 1  # micro-batches per update; BN sees one micro-batch
   config.compute_dtype = "float32"  # parameters, statistics and losses stay float32
-  config.batch_norm_scope = "global"  # or "local": statistics per device, as under pmap
+  config.batch_norm = ml_collections.ConfigDict()
+  # Whose images share statistics: those of a device ("local", which needs no communication in the layers), of `group_size`
+  # neighbouring devices ("group") or all of the batch ("global": the same run on any number of devices).
+  config.batch_norm.scope = "local"
+  config.batch_norm.group_size = 1
   # Weights to start from: a ResNet file (of import-weights, .safetensors, .npz, .pth) or the folder of an earlier run.
   config.weights = ""
   config.log_every_steps = 20

@@ -26,6 +26,8 @@ from attr_jax import steps
 from attr_jax.data import info as info_lib
 from attr_jax.errors import InputError
 
+_FEW = 16  # images; from fewer the statistics of batch norm are a coarse guess
+
 
 def write_start(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path) -> None:
   """config.json, dataset.json, environment.json, by the first process.
@@ -68,17 +70,20 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: 
   count = sum(x.size for x in jax.tree.leaves(state.params))
   flops = steps.flops_per_image(model, state, example)
   micro = config.batch_size // config.accumulate_steps
-  bn_batch = micro // mesh.size if config.batch_norm_scope == "local" else micro
+  scope = config.batch_norm.scope
+  bn_batch = micro * {"local": 1, "group": config.batch_norm.group_size, "global": mesh.size}[scope] // mesh.size
   splits = ", ".join(f"{name} {n}" for name, n in info.splits.items())
   lines = [
       f"model      {_model_name(config)}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
       f"data       {data_name(config)} ({splits}), {len(info.label_names)} labels",
       f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
       f"loss       {_loss_name(config)}",
-      f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({config.batch_norm_scope})",
+      f"batch      {config.batch_size} global, {config.accumulate_steps} micro-batches; BN over {bn_batch} images ({scope})",
       f"optimizer  {config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.schedule.name} schedule, {total} steps",
       f"devices    {mesh.size} x {jax.devices()[0].device_kind} on {jax.process_count()} hosts, {config.compute_dtype}",
   ]
+  if scope != "global" and bn_batch < _FEW and mesh.size > 1:
+    lines.append(f"warning    {bn_batch} images are few for batch norm: see config.batch_norm")
   if resumed_at is not None:
     lines.append(f"resuming   from step {resumed_at}")
   return "\n".join(lines)

@@ -10,6 +10,8 @@ import numpy as np
 from attr_jax.errors import InputError
 
 DATA_AXIS = "data"
+# The same devices in rows: those of one row share BN statistics.
+GROUPS_AXIS, GROUP_AXIS = GROUP_AXES = ("groups", "group")
 
 
 def initialize_distributed(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -27,6 +29,18 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
   """One axis, "data", over `devices` (default: all devices of all processes)."""
   devices = jax.devices() if devices is None else devices
   return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+
+
+def in_groups(mesh: jax.sharding.Mesh, size: int) -> jax.sharding.Mesh:
+  """The devices of a mesh in its order, as groups of `size` neighbours.
+
+  Raises:
+    InputError: they do not divide into such groups.
+  """
+  if size < 1 or mesh.size % size:
+    raise InputError(f"config.batch_norm.group_size={size} does not divide {mesh.size} devices")
+  axis_types = (jax.sharding.AxisType.Auto,) * len(GROUP_AXES)
+  return jax.sharding.Mesh(mesh.devices.reshape(-1, size), GROUP_AXES, axis_types=axis_types)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:

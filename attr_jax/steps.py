@@ -41,18 +41,18 @@ def make_train_step(
 ) -> TrainStep:
   """Builds `train_step(state, batch, rng) -> (state, scalars)`.
 
-  The step is pure. Under `jit` with a sharded batch BN statistics are those of
-  the whole batch; with `config.batch_norm_scope == "local"` and a mesh they are
-  those of each device (as under pmap), and the running statistics are the mean
-  over devices. `rng` is the run's key: the step folds its own number in.
+  The step is pure. BN statistics are those of each device's rows (`config.batch_norm.scope` "local", as under pmap), of
+  the rows of `config.batch_norm.group_size` neighbouring devices ("group") or of the whole batch ("global", and without a
+  mesh); the running ones are the mean over devices. Only "local" needs no communication for each layer. `rng` is the run's
+  key: the step folds its own number in.
 
   Args:
     model: Linen module of the contract in docs/architecture.md; one that takes `keys` gets one per sample.
     objective: `(logits, out, batch, memory) -> (loss, parts)`, weights bound.
     tx: the optimiser.
     schedule: learning rate of an update count, for the log.
-    config: the run's config (`input`, `accumulate_steps`, `batch_norm_scope`).
-    mesh: needed for the "local" scope only.
+    config: the run's config (`input`, `accumulate_steps`, `batch_norm`).
+    mesh: of the devices; None: one device.
     remember: `(memory, logits, batch, epoch) -> memory` of models that carry something
       between steps. Their batches also hold `epoch` int32 [B]: a batch may span two epochs.
     num_train: samples of the training split, for `epoch`.
@@ -67,7 +67,9 @@ def make_train_step(
   """
   if remember and config.input.crop == "six_view":
     raise InputError(f"config.model.name={config.model.name!r} keeps a history per image: config.input.crop='six_view' is not for it")
-  local = config.batch_norm_scope == "local" and mesh is not None
+  scope = config.batch_norm.scope if mesh is not None and mesh.size > 1 else "global"
+  if scope == "group":
+    model = model.clone(bn_axis_name=sharding.GROUP_AXIS)
   draws = takes(model, "keys")
 
   def loss_fn(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[jax.Array, Any]:
@@ -83,10 +85,12 @@ def make_train_step(
     )
     loss, parts = objective(logits, out, batch, memory)
     new_stats = updated["batch_stats"]
-    if local:
+    if scope != "global":
       # The mean must be taken before the gradient: under shard_map gradients of
       # replicated parameters arrive already summed over devices.
-      loss, parts, new_stats = jax.lax.pmean((loss, parts, new_stats), sharding.DATA_AXIS)
+      loss, parts = jax.lax.pmean((loss, parts), sharding.GROUP_AXES)
+      # Within a group they are equal already.
+      new_stats = jax.lax.pmean(new_stats, sharding.GROUPS_AXIS if scope == "group" else sharding.GROUP_AXES)
     return loss, (parts, new_stats, logits)
 
   def gradients(params: Any, batch_stats: Any, memory: Any, batch: Batch) -> tuple[Any, Any, Any, Any]:
@@ -109,10 +113,11 @@ def make_train_step(
     logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])  # rows as before `_split`
     return grads, stats, jax.tree.map(jnp.mean, scalars), logits
 
-  if local:
-    whole, rows = jax.P(), jax.P(sharding.DATA_AXIS)
+  if scope != "global":
+    whole, rows = jax.P(), jax.P(sharding.GROUP_AXES)
+    groups = sharding.in_groups(mesh, config.batch_norm.group_size if scope == "group" else 1)
     gradients = jax.shard_map(
-        gradients, mesh=mesh, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole, whole, rows)
+        gradients, mesh=groups, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole, whole, rows)
     )
 
   def train_step(state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:

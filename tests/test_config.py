@@ -113,7 +113,7 @@ def test_differences_name_what_matters():
 
 
 @pytest.mark.parametrize("key, value", [
-    ("optimizer.name", "sdg"), ("batch_norm_scope", "device"), ("evaluate.views", "ten"),
+    ("optimizer.name", "sdg"), ("batch_norm.scope", "device"), ("evaluate.views", "ten"),
     ("batch_size", 0), ("optimizer.learning_rate", -1.0), ("accumulate_steps", 5),
 ])
 def test_check_refuses(key, value):

@@ -1,6 +1,8 @@
 """The pure step: device counts, BN scopes, micro-batches, against slow references."""
 
+import collections
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,16 @@ import numpy as np
 import optax
 import pytest
 
+from attr_jax import cli
 from attr_jax import config as config_lib
 from attr_jax import models
 from attr_jax import optim
 from attr_jax import sharding
 from attr_jax import state as state_lib
 from attr_jax import steps
+from attr_jax.errors import InputError
+
+from helpers import REPOSITORY
 
 LABELS = 5
 
@@ -49,6 +55,54 @@ def build(config, mesh):
   return model, objective, state, step
 
 
+def test_groups_must_divide_the_devices():
+  config = make_config(**{"batch_norm.scope": "group", "batch_norm.group_size": 3})
+  with pytest.raises(InputError, match="config.batch_norm.group_size=3 does not divide 4 devices"):
+    build(config, sharding.make_mesh())
+
+
+def collectives(config):
+  """Operations between devices in the compiled step of four devices, by kind."""
+  mesh = sharding.make_mesh()
+  _, _, state, step = build(config, mesh)
+  batch = sharding.put_batch(make_batch(0), sharding.over_batch(mesh))
+  text = steps.compile_train_step(step, mesh).lower(state, batch, jax.random.key(0)).compile().as_text()
+  return collections.Counter(re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text))
+
+
+def test_a_step_with_local_statistics_does_not_communicate_in_its_layers():
+  local, wide = (collectives(make_config(**{"batch_norm.scope": scope})) for scope in ("local", "global"))
+  # Gradients, statistics and scalars at the end, whatever the depth; the tiny network has 10 batch norms.
+  assert set(local) == {"all-reduce"} and local["all-reduce"] <= 3
+  assert wide["all-reduce"] >= local["all-reduce"] + 10
+
+
+@pytest.mark.parametrize("config", [
+    "baseline", "srn:tiny", "diaa:tiny", "vac:tiny", "dahar:tiny", "person_segmenter:tiny", "face:system=ssp,tiny", "face:system=joint,tiny",
+    "attncnn_rnn:system=attncnn_rnn_hog,tiny"])
+def test_every_method_shares_statistics_in_groups(config):
+  """Traced only: that running statistics are equal in a group is checked by their types."""
+  labels = 12
+  path, _, options = config.partition(":")
+  config = cli.load_config(f"{REPOSITORY}/configs/{path}.py:{options}", [])
+  config.batch_norm.update({"scope": "group", "group_size": 2})
+  config.batch_size = 8
+  mesh, method, size = sharding.make_mesh(), models.MODELS[config.model.name], tuple(config.input.size)
+  model = models.build(config.model, labels, config.compute_dtype)
+  objective = functools.partial(method.objective, positive_ratio=np.full(labels, 0.3, np.float32), **config.loss)
+  schedule = optim.make_schedule(config, 10, 100)
+  tx = optim.make_optimizer(config, schedule)
+  state = state_lib.abstract_state(model, tx, (*size, 3), models.initial_memory(config.model.name, 8, labels), mesh)
+  views = (6,) if config.input.crop == "six_view" else ()
+  shapes = {"image": (8, *views, *size, 3), "label": (8, labels), "known": (8, labels), "person_mask": (8, *size), "region_mask": (8, *size),
+            **({"view_label": (8, *views, labels)} if views else {})}
+  batch = {key: jax.ShapeDtypeStruct(shape, np.bool_ if key == "known" else np.uint8) for key, shape in shapes.items()}
+  batch["id"] = jax.ShapeDtypeStruct((8,), np.int32)
+  step = steps.make_train_step(model, objective, tx, schedule, config, mesh, remember=getattr(method, "remember", None), num_train=8)
+  new, scalars = jax.eval_shape(step, state, batch, jax.random.key(0))
+  assert jax.tree.structure(new.batch_stats) == jax.tree.structure(state.batch_stats) and scalars["loss"].shape == ()
+
+
 def run(config, devices, count=5):
   mesh = sharding.make_mesh(jax.devices()[:devices])
   _, _, state, step = build(config, mesh)
@@ -66,9 +120,10 @@ def run(config, devices, count=5):
     {"accumulate_steps": 2, "loss.unspecified": "ignore"},
 ])
 def test_device_count_does_not_matter(overrides):
-  one, state_one = run(make_config(**overrides), 1)
+  config = make_config(**overrides, **{"batch_norm.scope": "global"})
+  one, state_one = run(config, 1)
   for devices in (2, 4):
-    several, state_several = run(make_config(**overrides), devices)
+    several, state_several = run(config, devices)
     np.testing.assert_allclose(one, several, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), state_one.batch_stats, state_several.batch_stats)
 
@@ -107,14 +162,14 @@ def apply_sgd(config, state, grads):
   return jax.tree.map(lambda p, g: p - rate * (g + decay * p), state.params, grads)
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_bn_scope_against_a_slow_reference(scope):
+@pytest.mark.parametrize("scope, images", [("local", 4), ("group", 8), ("global", 16)])
+def test_bn_scope_against_a_slow_reference(scope, images):
   """local: each of 4 devices normalises its own 4 images; the gradient is the mean, not the sum."""
-  config = make_config(batch_norm_scope=scope)
+  config = make_config(**{"batch_norm.scope": scope, "batch_norm.group_size": 2})
   mesh = sharding.make_mesh()
   model, objective, state, step = build(config, mesh)
   batch = make_batch(3)
-  parts = [slice(4 * i, 4 * i + 4) for i in range(4)] if scope == "local" else [slice(0, 16)]
+  parts = [slice(first, first + images) for first in range(0, 16, images)]
   loss, grads, stats = reference_gradient(model, objective, state, batch, parts, config)
   expected = apply_sgd(config, state, grads)
   new, scalars = steps.compile_train_step(step, mesh)(
@@ -127,7 +182,7 @@ def test_bn_scope_against_a_slow_reference(scope):
 
 def test_accumulation_is_the_mean_of_micro_batches():
   """Micro-batch j of k holds rows j, j + k, ... on any device count."""
-  config = make_config(accumulate_steps=2)
+  config = make_config(accumulate_steps=2, **{"batch_norm.scope": "global"})
   mesh = sharding.make_mesh(jax.devices()[:2])
   model, objective, state, step = build(config, mesh)
   batch = make_batch(4)
@@ -168,7 +223,5 @@ def test_bfloat16_follows_float32():
 
 
 def test_batch_that_does_not_divide_is_refused():
-  from attr_jax.errors import InputError
-
   with pytest.raises(InputError, match="use a multiple of 4"):
     sharding.check_batch("config.batch_size", 6, sharding.make_mesh())

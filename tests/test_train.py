@@ -141,7 +141,7 @@ def test_options_change_what_is_trained(config, tmp_path):
   for key, value in {
       "seed": 1, "optimizer.momentum": 0.0, "optimizer.weight_decay": 0.1, "optimizer.clip_norm": 0.01,
       "optimizer.ema_decay": 0.5, "schedule.name": "constant", "schedule.warmup_epochs": 0.5,
-      "accumulate_steps": 2, "batch_norm_scope": "local", "compute_dtype": "bfloat16",
+      "accumulate_steps": 2, "batch_norm.scope": "global", "compute_dtype": "bfloat16",
       "loss.loss": "inverse_ratio", "loss.unspecified": "negative", "loss.reduction": "mean",
       "input.brightness": 0.0, "input.flip": False, "input.crop": "none", "input.keep_ratio": True,
       "input.mean": (0.0, 0.0, 0.0), "optimizer.name": "adam",

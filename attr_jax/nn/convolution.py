@@ -11,6 +11,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from attr_jax.nn import manual
+
 Array = jax.Array
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -21,12 +23,12 @@ def dot_general(x: Array, kernel: Array, dimension_numbers: lax.DotDimensionNumb
   """`lax.dot_general` of the last axis of x [..., I] with the first of a kernel [I, O], for `nn.Dense(dot_general=...)`."""
   if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or kernel.ndim != 2:
     raise ValueError(f"expected x [..., I] and a kernel [I, O], got {dimension_numbers} of {x.shape} and {kernel.shape}")
-  return _dot(x, _vary(kernel, x), precision, options.get("preferred_element_type"))
+  return _dot(x, manual.vary_like(kernel, x), precision, options.get("preferred_element_type"))
 
 
 def dot(x: Array, kernel: Array) -> Array:
   """x [..., I] times a kernel [I, O] of the same dtype: a 1x1 convolution."""
-  return _dot(x, _vary(kernel, x), None, None)
+  return _dot(x, manual.vary_like(kernel, x), None, None)
 
 
 def conv(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
@@ -41,19 +43,7 @@ def conv(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
   Returns:
     [B, (H + 2 padding - h) // stride + 1, likewise, O] of that dtype.
   """
-  return _conv(x, _vary(kernel, x), stride, padding)
-
-
-def _vary(kernel: Array, x: Array) -> Array:
-  """Inside shard_map: a kernel that is whole on each device, as one of each device's own, so that its gradients are summed."""
-  axes = tuple(_varying(x) - _varying(kernel))
-  return lax.pcast(kernel, axes, to="varying") if axes else kernel
-
-
-def _varying(x: Array) -> frozenset[str]:
-  """The axes of the mesh along which an array differs; its name changes between versions of jax."""
-  kind = jax.typeof(x)
-  return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+  return _conv(x, manual.vary_like(kernel, x), stride, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from attr_jax.nn import manual
+
 Array = jax.Array
 Step = Callable[[Any, Array], tuple[Any, dict[str, Array]]]
 
@@ -39,7 +41,7 @@ def greedy(step: Step, state: Any, num_steps: int) -> tuple[Array, dict[str, Arr
     return (state, label, chosen | _one_hot(label, chosen)), (label, outputs)
 
   chosen = _none_chosen(step, state, num_steps)
-  start = (state, jnp.full(chosen.shape[:2], -1, jnp.int32), chosen)
+  start = manual.vary_like((state, jnp.full(chosen.shape[:2], -1, jnp.int32), chosen), state)
   _, (labels, outputs) = jax.lax.scan(one, start, length=num_steps)
   return labels[..., 0].T, jax.tree.map(lambda x: x[:, :, 0], outputs)
 
@@ -52,7 +54,8 @@ def replay(step: Step, state: Any, labels: Array) -> dict[str, Array]:
     return (state, label), outputs
 
   labels = labels.T[..., None]
-  _, outputs = jax.lax.scan(one, (state, jnp.full_like(labels[0], -1)), labels)
+  start = manual.vary_like((state, jnp.full_like(labels[0], -1)), (state, labels))
+  _, outputs = jax.lax.scan(one, start, labels)
   return jax.tree.map(lambda x: x[:, :, 0], outputs)
 
 
@@ -92,6 +95,7 @@ def beam_search(step: Step, state: Any, num_steps: int, width: int) -> tuple[Arr
 
   start = (jax.tree.map(spread, state), score, jnp.full((batch, width), -1, jnp.int32), spread(chosen),
            history.astype(jnp.int32), history)
+  start = manual.vary_like(start, state)
   (_, _, _, _, labels, log_probability), _ = jax.lax.scan(one, start, jnp.arange(num_steps))
   return labels, log_probability
 
