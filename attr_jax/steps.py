@@ -145,6 +145,19 @@ def make_train_step(
   return train_step
 
 
+def make_several_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Builds `several_steps(state, batches, rng) -> (state, scalars)`: the steps over a tuple of batches as one program.
+
+  With small batches starting a program takes as long as running it. Results are those of single steps; `scalars` have a
+  first axis of steps.
+  """
+  def several_steps(state: TrainState, batches: Sequence[Batch], rng: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+    return jax.lax.scan(lambda state, batch: train_step(state, batch, rng), state, stacked)
+
+  return several_steps
+
+
 def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., dict[str, jax.Array]]:
   """Builds `predict_step(params, batch_stats, batch) -> rows`.
 

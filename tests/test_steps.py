@@ -194,6 +194,24 @@ def test_accumulation_is_the_mean_of_micro_batches():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.params, expected)
 
 
+def test_several_steps_as_one_program():
+  config = make_config(**{"input.brightness": 0.3, "schedule.name": "cosine"})
+  mesh = sharding.make_mesh(jax.devices()[:2])
+  _, _, state, step = build(config, mesh)
+  _, _, other, _ = build(config, mesh)
+  batches = [sharding.put_batch(make_batch(i), sharding.over_batch(mesh)) for i in range(3)]
+  single = steps.compile_train_step(step, mesh)
+  losses = []
+  for batch in batches:
+    state, scalars = single(state, batch, jax.random.key(0))
+    losses.append(float(scalars["loss"]))
+  program = steps.compile_train_step(steps.make_several_steps(step), mesh)
+  other, scalars = program(other, tuple(batches), jax.random.key(0))
+  np.testing.assert_allclose(scalars["loss"], losses, rtol=1e-5)
+  assert int(other.step) == 3
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, other.params)
+
+
 def test_state_is_donated():
   config = make_config()
   mesh = sharding.make_mesh()

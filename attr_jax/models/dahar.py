@@ -36,6 +36,7 @@ from attr_jax.nn.attention import conv
 from attr_jax.nn.attention import kernel_init
 from attr_jax.nn.masks import mask_cross_entropy
 from attr_jax.nn.masks import resample
+from attr_jax.nn.norm import BatchNorm
 from attr_jax.nn.resnet import ResNet
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # C2 to C5
@@ -73,14 +74,8 @@ class MaskStack(nn.Module):
       init = nn.initializers.zeros if self.zero_init else kernel_init
       return nn.Dense(1, kernel_init=init, name="mask")(y.astype(jnp.float32))
     y = conv(channels, 1, dtype=self.dtype, name="mask")(y)
-    norm = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        dtype=self.dtype,
-        axis_name=self.bn_axis_name,
-        scale_init=nn.initializers.zeros if self.zero_init else nn.initializers.ones,
-        name="mask_bn",
-    )
+    scale_init = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+    norm = BatchNorm(not train, dtype=self.dtype, axis_name=self.bn_axis_name, scale_init=scale_init, name="mask_bn")
     return norm(y).astype(jnp.float32)
 
 

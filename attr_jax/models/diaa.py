@@ -38,6 +38,7 @@ import jax.numpy as jnp
 
 from attr_jax import losses
 from attr_jax.nn.attention import spatial_softmax
+from attr_jax.nn.norm import BatchNorm
 from attr_jax.nn.resnet import ResNet
 
 Memory = dict[str, jax.Array]
@@ -102,13 +103,13 @@ class AttentionHead(nn.Module):
     hidden = functools.partial(dense, use_bias=False, dtype=self.dtype)
     norm = functools.partial(self.norm, use_running_average=not train)
 
-    y = nn.relu(norm(name="attention_bn0")(hidden(self.attention_width, name="attention_conv0")(x)))
+    y = norm(relu=True, name="attention_bn0")(hidden(self.attention_width, name="attention_conv0")(x))
     if self.attention_kernel == 1:
       y = hidden(self.attention_width, name="attention_conv1")(y)
     else:
       y = nn.Conv(self.attention_width, (self.attention_kernel,) * 2, padding="SAME", use_bias=False,
                   dtype=self.dtype, kernel_init=he_normal, name="attention_conv1")(y)
-    y = nn.relu(norm(name="attention_bn1")(y))
+    y = norm(relu=True, name="attention_bn1")(y)
     attention = spatial_softmax(dense(self.num_labels, name="attention_conv2")(y))
     confidence = nn.sigmoid(dense(self.num_labels, name="confidence")(x))
     weighted = attention * confidence
@@ -118,11 +119,11 @@ class AttentionHead(nn.Module):
     first, second, last = self.map_widths
     # In float32: the maps of different images differ little, and batch norm enlarges what rounding would leave of that.
     y = dense(first, use_bias=False, dtype=jnp.float32, name="map_conv0")(weighted)
-    y = nn.relu(norm(name="map_bn0")(y))
-    y = nn.relu(norm(name="map_bn1")(hidden(second, name="map_conv1")(y)))
+    y = norm(relu=True, name="map_bn0")(y)
+    y = norm(relu=True, name="map_bn1")(hidden(second, name="map_conv1")(y))
     # A convolution whose kernel is the map has one output cell: a matrix product.
     y = hidden(last, name="map_conv2")(y.reshape(y.shape[0], -1))
-    y = nn.relu(norm(name="map_bn2")(y))
+    y = norm(relu=True, name="map_bn2")(y)
     return dense(self.num_labels, name="classifier")(y.astype(jnp.float32)), attention, confidence
 
 
@@ -207,7 +208,7 @@ class Model(nn.Module):
 
     factor = out["stem"].shape[-1] / 64
     # As the trunk's.
-    norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.bn_axis_name)
+    norm = functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.bn_axis_name)
     branches = [out["logits_primary"]]
     for i, scale in enumerate(scales):
       head = AttentionHead(

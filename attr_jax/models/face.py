@@ -41,6 +41,7 @@ from attr_jax.data.regions import FaceRegion
 from attr_jax.errors import InputError
 from attr_jax.nn.attention import classify
 from attr_jax.nn.attention import linear
+from attr_jax.nn.norm import BatchNorm
 from attr_jax.nn.resnet import Conv
 
 SYSTEMS = ("basic", "ssp", "ssg", "spp", "naive", "bbox", "parser", "joint")
@@ -91,9 +92,7 @@ class ConvNormPrelu(nn.Module):
     if gate is not None:
       # Before batch norm, which the paper calls very important (Sec. 3.1.3).
       x = (x[..., None, :] * gate.astype(x.dtype)[..., None]).reshape(*x.shape[:3], -1)
-    norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn"
-    )
+    norm = BatchNorm(not train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn")
     return PRelu(name="prelu")(norm(x))
 
 
@@ -275,9 +274,7 @@ class Model(nn.Module):
       out |= jax.lax.stop_gradient(region_maps(self._parsing_net()(inputs, False)))
     if self.system == "naive":
       x = jnp.concatenate([inputs, out["region_probability"].astype(inputs.dtype)], axis=-1)
-      x = nn.BatchNorm(
-          use_running_average=not train, momentum=0.9, dtype=self.dtype, axis_name=self.bn_axis_name, name="input_norm"
-      )(x)
+      x = BatchNorm(not train, dtype=self.dtype, axis_name=self.bn_axis_name, name="input_norm")(x)
     elif self.system == "ssp":
       regions = self._given("regions", out.get("regions", regions), (batch, *_grid(size, _STRIDE), len(FaceRegion)))
     elif self.system == "ssg":

@@ -33,6 +33,7 @@ from attr_jax.nn.attention import SRNAttention
 from attr_jax.nn.attention import classify
 from attr_jax.nn.attention import kernel_init
 from attr_jax.nn.attention import linear
+from attr_jax.nn.norm import BatchNorm
 from attr_jax.nn.resnet import ResNet
 
 # stage -> top-level parameters that train in it; the others are frozen.
@@ -92,10 +93,7 @@ class SpatialRegularizer(nn.Module):
     x = ConvNormRelu(self.channels, **common, name="layer1")(x, train)
     x = ConvNormRelu(self.channels, **common, name="layer2")(x, train)
     x = MapConv(dtype=self.dtype, name="map_conv")(x)
-    norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, dtype=self.dtype, axis_name=self.bn_axis_name, name="map_bn"
-    )
-    x = nn.relu(norm(x))
+    x = BatchNorm(not train, relu=True, dtype=self.dtype, axis_name=self.bn_axis_name, name="map_bn")(x)
     return linear(self.num_labels, "logits")(x.astype(jnp.float32))
 
 

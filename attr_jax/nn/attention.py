@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from attr_jax.nn import convolution
+from attr_jax.nn.norm import BatchNorm
 from attr_jax.nn.resnet import BottleneckBlock
 from attr_jax.nn.resnet import Conv
 
@@ -63,10 +64,7 @@ class ConvNormRelu(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     x = conv(self.features, self.kernel_size, padding=self.kernel_size // 2, dtype=self.dtype, name="conv")(x)
-    norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn"
-    )
-    return nn.relu(norm(x))
+    return BatchNorm(not train, relu=True, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn")(x)
 
 
 class Bottlenecks(nn.Module):
@@ -84,7 +82,7 @@ class Bottlenecks(nn.Module):
       return conv(*args, dtype=self.dtype, **options)
 
     def block_norm(**options):
-      return nn.BatchNorm(momentum=0.9, dtype=self.dtype, axis_name=self.bn_axis_name, **options)
+      return BatchNorm(dtype=self.dtype, axis_name=self.bn_axis_name, **options)
 
     for i in range(self.count):
       x = BottleneckBlock(width, 1, block_conv, block_norm, nn.initializers.ones, name=f"block{i}")(x, train)

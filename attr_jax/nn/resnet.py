@@ -7,7 +7,7 @@ arithmetic differs: 1x1 convolutions are matrix products over the channel axis,
 which XLA fuses and tunes better than a convolution call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from attr_jax.nn import convolution
+from attr_jax.nn.norm import BatchNorm
 
 Array = jax.Array
 
@@ -72,7 +73,7 @@ class BasicBlock(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     norm = functools.partial(self.norm, use_running_average=not train)
     y = self.conv(self.features, 3, self.stride, 1, name="conv1")(x)
-    y = nn.relu(norm(name="bn1")(y))
+    y = norm(relu=True, name="bn1")(y)
     y = self.conv(self.features, 3, 1, 1, name="conv2")(y)
     y = norm(scale_init=self.last_scale_init, name="bn2")(y)
     return nn.relu(y + _shortcut(self.conv, norm, x, y, self.stride))
@@ -93,9 +94,9 @@ class BottleneckBlock(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     norm = functools.partial(self.norm, use_running_average=not train)
     y = self.conv(self.features, 1, name="conv1")(x)
-    y = nn.relu(norm(name="bn1")(y))
+    y = norm(relu=True, name="bn1")(y)
     y = self.conv(self.features, 3, self.stride, 1, name="conv2")(y)
-    y = nn.relu(norm(name="bn2")(y))
+    y = norm(relu=True, name="bn2")(y)
     y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
     y = norm(scale_init=self.last_scale_init, name="bn3")(y)
     return nn.relu(y + _shortcut(self.conv, norm, x, y, self.stride))
@@ -134,7 +135,7 @@ class Stem(nn.Module):
       raise ValueError(f"stem_kind={self.kind!r} is not one of {list(sizes)}")
     size = sizes[self.kind]
     x = self.conv(self.features, size, 2, size // 2, name="conv")(x)
-    x = nn.relu(self.norm(use_running_average=not train, name="bn")(x))
+    x = self.norm(use_running_average=not train, relu=True, name="bn")(x)
     return max_pool(x) if self.kind == "imagenet" else x
 
 
@@ -174,7 +175,6 @@ class ResNet(nn.Module):
     bn_epsilon: added to the variance.
     bn_axis_name: mesh axis over which batch statistics are averaged inside shard_map or
       pmap. None: per device there; under jit None means the whole (global) batch.
-    bn_axis_index_groups: groups of devices along `bn_axis_name` that share statistics.
   """
 
   depth: int | str = 50
@@ -185,7 +185,6 @@ class ResNet(nn.Module):
   bn_momentum: float = 0.9
   bn_epsilon: float = 1e-5
   bn_axis_name: str | None = None
-  bn_axis_index_groups: Sequence[Sequence[int]] | None = None
 
   def setup(self):
     if self.depth not in DEPTHS:
@@ -195,12 +194,7 @@ class ResNet(nn.Module):
     width = self.width or (16 if tiny else 64)
     conv = functools.partial(Conv, dtype=self.dtype)
     norm = functools.partial(
-        nn.BatchNorm,
-        momentum=self.bn_momentum,
-        epsilon=self.bn_epsilon,
-        dtype=self.dtype,
-        axis_name=self.bn_axis_name,
-        axis_index_groups=self.bn_axis_index_groups,
+        BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, dtype=self.dtype, axis_name=self.bn_axis_name
     )
     last_scale_init = nn.initializers.zeros if self.zero_init_last else nn.initializers.ones
     block = functools.partial(block, conv=conv, norm=norm, last_scale_init=last_scale_init)
