@@ -24,6 +24,7 @@ from attr_jax.data.published import WIDER_ATTRIBUTES
 from attr_jax.errors import InputError
 
 _CHOICES = {
+    "data.cache": ("", "device"),
     "input.crop": ("five_position", "random_square", "six_view", "none"),
     "input.crop_labels": ("group", "none", "all"),
     "optimizer.name": ("sgd", "adam", "adagrad"),
@@ -35,7 +36,7 @@ _CHOICES = {
     "evaluate.threshold": ("fixed", "global", "prior", "per_class"),
 }
 # Keys that a resumed run may change: they do not alter what was trained so far.
-_RESUMABLE = ("data.dir", "total_steps", "total_epochs", "total_examples", "log_every_steps",
+_RESUMABLE = ("data.dir", "data.cache", "total_steps", "total_epochs", "total_examples", "log_every_steps",
               "evaluate.", "checkpoint.", "input.threads", "tensorboard")
 
 # Crops of whole pedestrians, measured by mA.
@@ -126,6 +127,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.val_split = "val"  # "" trains without validation
   config.data.test_split = "test"  # "" ends without a test
   config.data.annotation = ""  # name of what `attr-jax annotate` wrote beside the prepared data: its masks replace the data set's own
+  config.data.cache = ""  # "device": keep the training split on the devices as uint8 where it fits, and cut the views there
   # Draw and prepare a synthetic world when the prepared data are missing: "", "people", "faces" or "artworks".
   config.data.world = ""
   config.data.world_count = 0
@@ -398,7 +400,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   for key, allowed in _CHOICES.items():
     value = _get(config, key)
     if value not in allowed:
-      raise InputError(f"config.{key}={value!r}; allowed: {', '.join(allowed)}")
+      raise InputError(f"config.{key}={value!r}; allowed: {', '.join(name or 'empty' for name in allowed)}")
   for key in ("batch_size", "accumulate_steps", "log_every_steps", "evaluate.batch_size"):
     if _get(config, key) < 1:
       raise InputError(f"config.{key}={_get(config, key)} must be at least 1")

@@ -19,6 +19,7 @@ import numpy as np
 
 from attr_jax import checkpoint as checkpoint_lib
 from attr_jax import config as config_lib
+from attr_jax import device_cache
 from attr_jax import evaluate
 from attr_jax import models
 from attr_jax import optim
@@ -100,9 +101,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   _say(quiet, run_folder.run_header(config, model, state, mesh, data.info, total, start if resumed else None,
                                     evaluate.one(train_source, evaluate.input_spec(config), config.input.size)))
 
-  batches = pipeline.train_iterator(
+  spec = evaluate.input_spec(config, data.info)
+  cached = device_cache.train_iterator(train_source, spec, config, mesh, start, second=second_source, quiet=quiet)
+  batches = cached or pipeline.train_iterator(
       pipeline.train_dataset(
-          train_source, evaluate.input_spec(config, data.info), batch_size=config.batch_size, seed=config.seed,
+          train_source, spec, batch_size=config.batch_size, seed=config.seed,
           process_index=jax.process_index(), process_count=jax.process_count(), second=second_source,
       ),
       start, config.input.threads,
@@ -118,7 +121,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   try:
     # The order in the loop is fixed: step, evaluate, save, then the next batch.
     for step in range(start + 1, total + 1):
-      batch = sharding.put_batch(_without_extras(next(batches)), rows)
+      batch = next(batches) if cached else sharding.put_batch(_without_extras(next(batches)), rows)
       state, scalars = train_step(state, batch, rng)
       if step == start + 1:
         writer.write_scalars(step, {"seconds_to_first_step": time.perf_counter() - data_ready})

@@ -11,7 +11,7 @@ LEVELS = [
     {"config", "losses", "metrics", "data", "nn"},
     {"models"},
     {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays", "decoding_pictures"},
-    {"state", "steps"},
+    {"state", "steps", "device_cache"},
     {"run_folder"},
     {"train", "evaluate", "predict", "annotate", "check", "explain", "export"},
     {"cli"},

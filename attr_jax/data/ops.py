@@ -16,7 +16,7 @@ import numpy as np
 
 # SRN's multi-scale list; of 256 pixels it gives 256, 224, 192, 168, 128.
 CROP_RATIOS = (1.0, 0.875, 0.75, 0.66, 0.5)
-_MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
+MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
 # What may be resampled smoothly; class indices must not be blended.
 _INTERPOLATION = {"image": cv2.INTER_LINEAR, "person_mask": cv2.INTER_LINEAR, "region_mask": cv2.INTER_NEAREST_EXACT}
 
@@ -49,6 +49,19 @@ def resize_points(points: np.ndarray, before: tuple[int, int], after: tuple[int,
   return (points + np.float32(0.5)) * scale - np.float32(0.5)
 
 
+def nearest_table(longest: int, size: int) -> np.ndarray:
+  """Which pixels `resize` takes for class indices along one axis; asked of OpenCV, whose versions break ties differently.
+
+  Returns:
+    int32 [longest + 1, size]: row n holds the pixels, 0..n-1, that a stretch of n pixels is resized to `size` from; row 0 is 0.
+  """
+  table = np.zeros((longest + 1, size), np.int32)
+  for length in range(1, longest + 1):
+    pixels = np.arange(length, dtype=np.uint16).reshape(1, length)
+    table[length] = cv2.resize(pixels, (size, 1), interpolation=_INTERPOLATION["region_mask"])
+  return table
+
+
 def crop(sample: Sample, box: Box) -> Sample:
   """Cuts (top, left, height, width); the box must lie inside the image. Arrays are views."""
   top, left, height, width = box
@@ -71,7 +84,7 @@ def flip(sample: Sample) -> Sample:
   if "regions" in sample:
     result["regions"] = np.ascontiguousarray(sample["regions"][:, ::-1])
   if "landmarks" in sample:
-    mirrored = sample["landmarks"][list(_MIRRORED_LANDMARKS)]
+    mirrored = sample["landmarks"][list(MIRRORED_LANDMARKS)]
     result["landmarks"] = np.stack([np.float32(width - 1) - mirrored[:, 0], mirrored[:, 1]], axis=1)
   return result
 
@@ -111,25 +124,32 @@ def five_offsets(outer: tuple[int, int], inner: tuple[int, int]) -> list[tuple[i
   return [(0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), (2 * down, 2 * right)]
 
 
-def five_position_crop(sample: Sample, shapes: Sequence[tuple[int, int]], size: tuple[int, int], rng: np.random.Generator) -> Sample:
-  """Crops one of `shapes` at one of the five positions, all equally likely, and resizes to `size`.
+def five_position_box(outer: tuple[int, int], shapes: Sequence[tuple[int, int]], rng: np.random.Generator) -> Box:
+  """One of `shapes` at one of the five positions in an image of size `outer` (H, W), all equally likely.
 
   Source: Zhu et al., CVPR 2017 (SRN), section 4; shapes from `crop_shapes`.
   """
   shape = shapes[rng.integers(len(shapes))]
-  offset = five_offsets(sample["image"].shape[:2], shape)[rng.integers(5)]
-  return resize(crop(sample, (*offset, *shape)), size)
+  return (*five_offsets(outer, shape)[rng.integers(5)], *shape)
 
 
-def random_square_crop(sample: Sample, sides: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Sample:
-  """Crops a square of a side uniform in `sides` (both included) anywhere, and resizes to `size`.
+def random_square_box(outer: tuple[int, int], sides: tuple[int, int], rng: np.random.Generator) -> Box:
+  """A square of a side uniform in `sides` (both included) anywhere in an image of size `outer` (H, W).
 
   Source: the published code of Sarafianos et al., ECCV 2018 (DIAA): 128..224 of 256.
   """
-  rows, columns = sample["image"].shape[:2]
   side = int(rng.integers(sides[0], sides[1] + 1))
-  top, left = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
-  return resize(crop(sample, (top, left, side, side)), size)
+  return int(rng.integers(outer[0] - side + 1)), int(rng.integers(outer[1] - side + 1)), side, side
+
+
+def five_position_crop(sample: Sample, shapes: Sequence[tuple[int, int]], size: tuple[int, int], rng: np.random.Generator) -> Sample:
+  """Crops a `five_position_box` and resizes to `size`."""
+  return resize(crop(sample, five_position_box(sample["image"].shape[:2], shapes, rng)), size)
+
+
+def random_square_crop(sample: Sample, sides: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Sample:
+  """Crops a `random_square_box` and resizes to `size`."""
+  return resize(crop(sample, random_square_box(sample["image"].shape[:2], sides, rng)), size)
 
 
 def short_side_resize(sample: Sample, side: int) -> Sample:

@@ -109,21 +109,36 @@ def decode_sample(raw: dict[str, Any], masks: bool = True) -> ops.Sample:
 
 def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -> ops.Sample:
   """Decodes one record and draws its training view; a function of `raw` and `rng` alone."""
-  sample = decode_sample(raw, spec.masks)
-  if "regions" in sample and spec.crop != "none":
+  if "regions" in raw and spec.crop != "none":
     raise InputError("the regions of an annotation fit whole images only: set config.input.crop='none'")
   if spec.crop == "six_view":
-    return _six_training_views(sample, spec, rng)
+    return _six_training_views(decode_sample(raw, spec.masks), spec, rng)
+  box, mirrored = draw_view(spec, rng)
+  sample = ops.resize(ops.crop(whole_sample(raw, spec), box), spec.size)
+  return ops.flip(sample) if mirrored else sample
+
+
+def whole_sample(raw: dict[str, Any], spec: InputSpec) -> ops.Sample:
+  """Decodes one record at the size that training views are cut from: `spec.resize`, or `spec.size` where nothing is cut."""
+  return ops.resize(decode_sample(raw, spec.masks), whole_size(spec))
+
+
+def whole_size(spec: InputSpec) -> tuple[int, int]:
+  """(H, W) of `whole_sample`."""
+  return tuple(spec.size if spec.crop == "none" else spec.resize)
+
+
+def draw_view(spec: InputSpec, rng: np.random.Generator) -> tuple[ops.Box, bool]:
+  """The random part of a training view of one image: its box in the `whole_sample`, and whether it is mirrored."""
+  whole = whole_size(spec)
   if spec.crop == "none":
-    sample = ops.resize(sample, spec.size)
+    box = (0, 0, *whole)
+  elif spec.crop == "five_position":
+    shapes = ops.crop_shapes(whole, spec.heights, max_distort=spec.max_distort, keep_ratio=spec.keep_ratio)
+    box = ops.five_position_box(whole, shapes, rng)
   else:
-    sample = ops.resize(sample, spec.resize)
-    if spec.crop == "five_position":
-      shapes = ops.crop_shapes(tuple(spec.resize), spec.heights, max_distort=spec.max_distort, keep_ratio=spec.keep_ratio)
-      sample = ops.five_position_crop(sample, shapes, spec.size, rng)
-    else:
-      sample = ops.random_square_crop(sample, (min(spec.heights), max(spec.heights)), spec.size, rng)
-  return ops.random_flip(sample, rng) if spec.flip else sample
+    box = ops.random_square_box(whole, (min(spec.heights), max(spec.heights)), rng)
+  return box, bool(spec.flip and rng.integers(2))
 
 
 def six_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Generator, *, crops: bool) -> list[ops.Sample]:
@@ -247,7 +262,12 @@ def _training_stream(source: Sequence[dict[str, Any]], spec: InputSpec, seed: in
   """Endless shuffled epochs of augmented samples."""
   if not len(source):
     raise InputError("training split: no samples")
-  return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(functools.partial(augment, spec=spec))
+  return _random_stream(grain.MapDataset.source(source), functools.partial(augment, spec=spec), seed)
+
+
+def _random_stream(dataset: grain.MapDataset, draw: Callable[[Any, np.random.Generator], Any], seed: int) -> grain.MapDataset:
+  """Endless shuffled epochs of `draw(element, rng)`; order and random numbers depend on seed and length alone."""
+  return dataset.seed(seed).shuffle().repeat().random_map(draw)
 
 
 def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_size: int, seed: int, process_index: int = 0,
@@ -281,6 +301,31 @@ def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_si
     dataset = _Alternating(dataset.map(fill), _training_stream(second, spec, (seed + 1) % 2**32).map(fill))
   local = _local_size(batch_size, process_index, process_count)
   return _HostPart(dataset, batch_size, process_index, process_count).batch(local)
+
+
+def view_dataset(num_samples: int, spec: InputSpec, *, batch_size: int, seed: int, process_index: int = 0,
+                 process_count: int = 1) -> grain.MapDataset:
+  """What `train_dataset` draws at random, without the samples: for images that are on a device already.
+
+  Args:
+    num_samples: Length of the source.
+    spec: As for `train_dataset`; its crop is not "six_view".
+    batch_size: Likewise, as all that follow.
+    seed: The same seed gives the same samples and views.
+    process_index: This host.
+    process_count: Number of hosts n.
+
+  Returns:
+    Map-style data set of int32 [B / n, 6]: place in the source, top, left, height and width of the box in the
+    `whole_sample`, and 1 where the view is mirrored.
+  """
+  def draw(place: int, rng: np.random.Generator) -> np.ndarray:
+    box, mirrored = draw_view(spec, rng)
+    return np.array((place, *box, mirrored), np.int32)
+
+  local = _local_size(batch_size, process_index, process_count)
+  places = grain.MapDataset.range(num_samples)
+  return _HostPart(_random_stream(places, draw, seed), batch_size, process_index, process_count).batch(local)
 
 
 def train_iterator(dataset: grain.MapDataset, start_step: int = 0, num_threads: int = 2) -> Iterator[Batch]:
