@@ -76,7 +76,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub = command("evaluate", _evaluate, "measure a run on a split; several runs are averaged")
   sub.add_argument("--workdir", required=True, type=pathlib.Path, action="append")
   sub.add_argument("--split", default="test")
-  sub.add_argument("--views", choices=("full", "five_crop", "six_view"), help="of each image (default: those that the run was validated on)")
+  sub.add_argument("--views", choices=("full", "five_crop", "ten_crop", "six_view"), help="of each image (default: those that the run was validated on)")
   sub.add_argument("--checkpoint", default="best", help="best, last or a step")
   sub.add_argument("--convention", default="native", help="whose rules the metrics follow")
   sub.add_argument("--data-dir", help="where the prepared data lie now")

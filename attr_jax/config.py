@@ -32,7 +32,7 @@ _CHOICES = {
     "schedule.name": ("constant", "step", "cosine", "plateau"),
     "batch_norm.scope": ("local", "group", "global"),
     "compute_dtype": ("float32", "bfloat16"),
-    "evaluate.views": ("full", "five_crop", "six_view"),
+    "evaluate.views": ("full", "five_crop", "ten_crop", "six_view"),
     "evaluate.threshold": ("fixed", "global", "prior", "per_class"),
 }
 # Keys that a resumed run may change: they do not alter what was trained so far.

@@ -104,7 +104,7 @@ def predict_split(
     source: records of the split.
     config: the run's config (`input`, `evaluate`).
     mesh: where to compute.
-    views: "full", "five_crop" or "six_view".
+    views: "full", "five_crop", "ten_crop" (these five and their mirrors) or "six_view".
     max_samples: stop after about that many; 0 for all.
     progress: show a bar.
     second: records of a second data set (`config.data.second`), whose regions are measured.
@@ -125,6 +125,8 @@ def predict_split(
   with contextlib.closing(pipeline.eval_iterator(dataset, config.input.threads)) as batches:
     for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
       inputs = {key: batch[key] for key in INPUTS if key in batch}
+      if views == "ten_crop":
+        inputs["mirror"] = batch["valid"]
       answers.append(predict(params, batch_stats, sharding.put_batch(inputs, rows_sharding)))
       rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
       if len(answers) > 2:  # a bounded queue: read what was asked for two batches ago
@@ -251,7 +253,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
     workdirs: runs; the probabilities of several are averaged (as SSP+SSG are),
       and the result is written into the first one's folder.
     split: "test", "val", "train" or a sum of them.
-    views: "full", "five_crop" or "six_view"; None takes those that the first run was validated on.
+    views: "full", "five_crop", "ten_crop" or "six_view"; None takes those that the first run was validated on.
     checkpoint: "best", "last" or a step.
     convention: whose rules the metrics follow.
     data_dir: where the prepared data lie, if not where the run found them.

@@ -12,6 +12,7 @@ import optax
 
 from attr_jax import optim
 from attr_jax import sharding
+from attr_jax.data import ops
 from attr_jax.errors import InputError
 from attr_jax.nn import heatmaps
 from attr_jax.nn import masks
@@ -166,9 +167,11 @@ def make_predict_step(model: Any, config: ml_collections.ConfigDict) -> Callable
   over the views. Where the model chooses labels, `step_labels` int32 and `step_probability` float32 [B, V, T], see
   `models.attncnn_rnn`. Where the batch has a mask and the model predicts one, `mask_intersection` and `mask_union` int32 [B], pixels
   counted over the views, and `region_confusion` int32 [B, R, R], pixels of true (first) and predicted region. Where the model
-  weighs regions for each label, `region_weights` float32 [B, R, L].
+  weighs regions for each label, `region_weights` float32 [B, R, L]. Where a batch of several views has `mirror` (its values do
+  not count), there are twice as many: all views, then their mirrors, which are made here ("ten_crop" of five).
   """
   def predict_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, jax.Array]:
+    batch = _with_mirrors(batch) if "mirror" in batch else batch
     image = batch["image"]
     count, views = image.shape[0], image.shape[1] if image.ndim == 5 else 1
     pixels = image.reshape(-1, *image.shape[-3:])
@@ -267,6 +270,16 @@ def _extras(model: Any, batch: Batch, pixels: jax.Array) -> dict[str, jax.Array]
   given = batch | {"pixels": pixels}
   extras = {key: given[key] for key in (*INPUTS[1:], "pixels") if key in given and takes(model, key)}
   return extras | {key: value.astype(jnp.float32) / 255 for key, value in extras.items() if key == "regions"}
+
+
+def _with_mirrors(batch: Batch) -> Batch:
+  """Views [B, V, ...] -> [B, 2 V, ...]: all of them, then each mirrored with its masks and landmarks (`data.ops.flip`)."""
+  mirrored = {"image": batch["image"][..., ::-1, :]}
+  mirrored |= {key: batch[key][..., ::-1] for key in ("person_mask", "region_mask") if key in batch}
+  if "landmarks" in batch:
+    points = batch["landmarks"][..., jnp.array(ops.MIRRORED_LANDMARKS), :]
+    mirrored["landmarks"] = jnp.stack([batch["image"].shape[-2] - 1 - points[..., 0], points[..., 1]], axis=-1)
+  return dict(batch) | {key: jnp.concatenate([batch[key], value], axis=1) for key, value in mirrored.items()}
 
 
 def _pixels(image: jax.Array) -> jax.Array:

@@ -22,7 +22,8 @@ from attr_jax.data import regions
 from attr_jax.errors import InputError
 
 CROPS = ("five_position", "random_square", "six_view", "none")
-VIEWS = ("full", "five_crop", "six_view")
+# The mirrors of "ten_crop" are made on the device (`steps.make_predict_step`): here it is "five_crop".
+VIEWS = ("full", "five_crop", "ten_crop", "six_view")
 CROP_LABELS = ("group", "none", "all")
 
 NUM_VIEWS = 6  # of "six_view": the whole image, and crops of it
@@ -184,7 +185,8 @@ def _six_training_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Gene
 
 
 def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str) -> ops.Sample:
-  """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop", [6, H, W, 3] for "six_view"."""
+  """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop" and "ten_crop",
+  [6, H, W, 3] for "six_view"."""
   sample = decode_sample(raw, spec.masks)
   if "regions" in sample and views != "full":
     raise InputError(f"the regions of an annotation fit whole images only, not the views {views!r}")
@@ -385,7 +387,7 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
     source: Random access to raw samples.
     spec: Sizes.
     views: "full" (whole image, `spec.full_size`), "five_crop" (corners and centre, `spec.size`, of the image at
-      `spec.resize`) or "six_view" (`six_views`; an image's crops are the same in every run).
+      `spec.resize`), "ten_crop" (the same five, whose mirrors follow on the device) or "six_view" (`six_views`; an image's crops are the same in every run).
     batch_size: Global batch size B in samples.
     process_index: This host.
     process_count: Number of hosts; B must be a multiple.

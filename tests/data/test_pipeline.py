@@ -223,8 +223,8 @@ def test_wrong_calls():
     pipeline.eval_dataset(source, SPEC, batch_size=9, process_count=2)
   with pytest.raises(InputError, match="process_index"):
     pipeline.train_dataset(source, SPEC, batch_size=8, seed=0, process_index=2, process_count=2)
-  with pytest.raises(InputError, match="views: expected one of full, five_crop, six_view, got 'ten_crop'"):
-    pipeline.eval_dataset(source, SPEC, views="ten_crop", batch_size=8)
+  with pytest.raises(InputError, match="views: expected one of full, five_crop, ten_crop, six_view, got 'nine_crop'"):
+    pipeline.eval_dataset(source, SPEC, views="nine_crop", batch_size=8)
   with pytest.raises(InputError, match="no samples"):
     pipeline.train_dataset([], SPEC, batch_size=8, seed=0)
   with pytest.raises(InputError, match="crop: expected one of"):

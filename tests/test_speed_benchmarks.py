@@ -1,0 +1,90 @@
+"""The benchmarks of inference, growth and compilation can say yes and no."""
+
+import copy
+import importlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from attr_jax import evaluate
+from attr_jax.data import pipeline
+from helpers import REPOSITORY
+
+
+@pytest.fixture
+def script(monkeypatch):
+  folder = REPOSITORY / "benchmarks"
+  monkeypatch.syspath_prepend(folder)
+  yield importlib.import_module
+  for path in folder.glob("*.py"):  # names such as `prepare` shall not be found by a later test
+    sys.modules.pop(path.stem, None)
+
+
+@pytest.mark.parametrize("power, met", [(0.0, True), (1.0, True), (1.3, False), (2.0, False)])
+def test_growth_judges_the_power_of_the_upper_sizes(script, power, met):
+  growth = script("growth")
+  sizes = growth.doubled(1000, 64_000)
+  assert sizes == [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000]
+  # What each call costs rules the small sizes.
+  line = growth.judged({"seconds": {n: 0.01 + (n / 1000) ** power for n in sizes}, "megabytes": {n: float(n) for n in sizes}})
+  assert line["time_slope"] == pytest.approx(power, abs=0.01) and line["met"] == (met, True)
+  steep = growth.judged({"seconds": {n: n * 1e-9 for n in sizes}, "megabytes": {n: n**1.5 for n in sizes}})
+  assert steep["met"] == (None, False)  # too short to judge, and too much memory
+  machine = {"device": "x", "load_average": 0, "cores": 2}
+  shown = growth.table({"lines": {"a/b": line, "c/d": steep}, "epochs": None, "bar": growth.BAR, **machine})
+  assert ("OVER met" in shown) == (not met) and "- OVER" in shown and max(map(len, shown.splitlines())) <= 80
+
+
+def test_memory_that_numpy_holds_is_seen(script):
+  assert script("growth").traced_peak(lambda: np.ones(2**20, np.float32)) == pytest.approx(4, rel=0.1)
+
+
+def test_compilation_compares_whole_rounds(script):
+  compilation = script("compilation")
+  figures = lambda *seconds: [{"compile": value} for value in seconds]
+  found = {name: {"cold": figures(10, 20, 10), "warm": figures(1, 8, 2)} for name in compilation.COMMANDS}
+  assert compilation.ratio(found) == pytest.approx(0.2)
+  found["predict"]["warm"] = figures(4, 8, 5)
+  assert compilation.ratio(found) == pytest.approx(0.3)
+
+
+def test_full_size_batches_have_the_shapes_of_the_pipeline(script, config):
+  config.input.masks = True
+  source = evaluate.open_source(config, evaluate.open_data(config), "train")
+  real = pipeline.train_dataset(source, evaluate.input_spec(config), batch_size=config.batch_size, seed=0)[0]
+  abstract = script("compilation").full_size_batch(config, real["label"].shape[1])
+  needed = {key: value for key, value in real.items() if key in ("image", "label", "known", "id", "person_mask")}
+  assert {key: value.shape for key, value in abstract.items()} == {key: value.shape for key, value in needed.items()}
+  assert all(value.dtype == needed[key].dtype for key, value in abstract.items() if key != "id")
+
+
+def test_predictions_of_both_sides_are_compared(script, monkeypatch):
+  """Sides that do not compute the same are no comparison."""
+  predict = script("predict")
+  args = types.SimpleNamespace(torch=("eager", "fused"), compile_mode="default", window=0.0, turns=2)
+  side = lambda value: (lambda image: np.full((len(image), 3), value), lambda answer: answer)
+  monkeypatch.setattr(predict, "our_sides", lambda case: {"plain": side(0.5), "folded": side(0.5)})
+  monkeypatch.setattr(predict, "torch_sides", lambda *_: {"eager": side(0.5), "fused": side(0.4999)})
+  line, _ = predict.measure_case(("resnet50", 1, 2, "float32"), args)
+  assert line["largest_difference"] == pytest.approx(1e-4) and line["rival"] in ("eager", "fused") and line["ratio"] > 0
+  assert len(predict.row(line)) <= 80 and len(line["sides"]["plain"]["seconds"]) == 2
+  monkeypatch.setattr(predict, "torch_sides", lambda *_: {"eager": side(0.6)})
+  with pytest.raises(SystemExit, match="do not compute the same"):
+    predict.measure_case(("resnet50", 1, 2, "float32"), args)
+
+
+def test_a_fused_torch_network_is_the_network(script):
+  torch = pytest.importorskip("torch")
+  predict, torch_nets = script("predict"), script("torch_nets")
+  torch.manual_seed(0)
+  net = torch_nets.DaHAR(3, "tiny").eval()
+  for name, tensor in net.state_dict().items():
+    if "running" in name:
+      tensor.uniform_(0.5, 1.5)
+  fused = predict.fuse(copy.deepcopy(net), torch.float32)
+  assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
+  image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+  with torch.inference_mode():
+    torch.testing.assert_close(fused(image)["logits"], net(image)["logits"], rtol=1e-4, atol=1e-4)
