@@ -24,7 +24,7 @@ RUNS = {
     "predict": ("predict.py", [], ["--gpu", "--systems=resnet101,dahar", "--dtypes=bfloat16"]),
     "growth": ("growth.py", [], None),
     "compilation": ("compilation.py", ["--rounds=1"], ["--rounds=1"]),
-    "trace": ("trace.py", [], ["--batch=128", "--dtype=bfloat16", "--steps=20"]),
+    "step-trace": ("step_trace.py", [], ["--batch=128", "--dtype=bfloat16", "--steps=20"]),
 }
 
 

@@ -1,6 +1,7 @@
 """What the benchmarks of training steps share: a compiled step on random data, and programs that take turns."""
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import statistics
 import time
 
 import jax
+import numpy as np
 
 from attr_jax import optim
 from attr_jax import sharding
@@ -15,27 +17,49 @@ from attr_jax import state as state_lib
 from attr_jax import steps
 
 
-def compiled_step(config, model, objective, batch, trainable=None):
-  """A step of `config` on one batch.
+def compiled_step(config, model, objective, batches, trainable=None, *, mesh=None, variables=None, scan=0):
+  """A step of `config` on given data.
+
+  Args:
+    config: the run's config.
+    model: of `models.build`.
+    objective: with its weights bound.
+    batches: one batch, or a list of them that take turns.
+    trainable: top-level parameter groups that change; None: all.
+    mesh: of the devices; None: all of them.
+    variables: (params, batch_stats) to start from; None: fresh ones.
+    scan: that many updates, each with the next batch, in one loop on the device. 0: one update, without a loop.
 
   Returns:
-    `run()`, which does one update and waits; the seconds of compilation; the compiled program.
+    `run(count=1)`, which calls the program so often, waits, and hands back the last state (gone at the next call) and
+    scalars; the seconds of compilation; the compiled program.
   """
-  mesh = sharding.make_mesh()
-  sharding.check_batch("--batch", len(batch["image"]), mesh)
+  batches = batches if isinstance(batches, list) else [batches]
+  mesh = mesh or sharding.make_mesh()
+  sharding.check_batch("--batch", len(batches[0]["image"]), mesh)
   schedule = optim.make_schedule(config, 1000, 1000)
   tx = optim.make_optimizer(config, schedule, trainable)
-  state = state_lib.create_state(model, tx, (*config.input.size, 3), {}, mesh, seed=0)
-  batch, key = sharding.put_batch(batch, sharding.over_batch(mesh)), jax.random.key(0)
+  if variables is None:
+    state = state_lib.create_state(model, tx, (*config.input.size, 3), {}, mesh, seed=0)
+  else:
+    params, batch_stats = jax.device_put(variables, sharding.replicated(mesh), may_alias=False)
+    opt_state = jax.jit(tx.init, out_shardings=sharding.replicated(mesh))(params)
+    state = state_lib.TrainState(jax.device_put(np.int32(0), sharding.replicated(mesh)), params, batch_stats, opt_state, {})
   step = steps.make_train_step(model, objective, tx, schedule, config, mesh, trainable=trainable)
+  key = jax.random.key(0)
+  batches = [sharding.put_batch(batch, sharding.over_batch(mesh)) for batch in batches]
+  if scan:
+    step, batches = steps.make_several_steps(step), [tuple(itertools.islice(itertools.cycle(batches), scan))]
   start = time.perf_counter()
-  program = steps.compile_train_step(step, mesh).lower(state, batch, key).compile()
+  program = steps.compile_train_step(step, mesh).lower(state, batches[0], key).compile()
   seconds = time.perf_counter() - start
+  turns = itertools.cycle(batches)
 
-  def run():
+  def run(count=1):
     nonlocal state
-    state, scalars = program(state, batch, key)
-    jax.block_until_ready((state, scalars))
+    for _ in range(count):
+      state, scalars = program(state, next(turns), key)
+    return jax.block_until_ready((state, scalars))
 
   return run, seconds, program
 
@@ -88,6 +112,18 @@ def main(doc, measure, table, *, batch, labels, repeats):
   print(table(result))
   if args.out:
     args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def bytes_of(program):
+  """What a compiled program holds at once by XLA's count: arguments, results that do not take their place, temporaries."""
+  memory = program.memory_analysis()
+  return memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+
+
+def counts_of(program):
+  """(floating-point operations, bytes in and out of its kernels) of a compiled program, by XLA's own count."""
+  costs = program.cost_analysis()
+  return costs["flops"], costs["bytes accessed"]
 
 
 def machine():

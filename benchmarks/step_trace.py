@@ -1,6 +1,6 @@
 """Where the time of a training step goes: convolutions, batch norm, the rest, waiting for input, gaps.
 
-  python benchmarks/trace.py --out=docs/results/trace-cpu.json
+  python benchmarks/step_trace.py --out=docs/results/step-trace-cpu.json
 
 Trains a few steps on drawn people, with the real input pipeline, under jax's profiler. Operations of the compiled step are
 told apart by what XLA fused into them and by the layer that they come from. Shares are of the time of the threads (or the
@@ -81,8 +81,9 @@ def covered(spans):
 def measure(args):
   """Shares of a run of `args.steps` steps, ready for JSON."""
   config = cli.load_config(f"{REPOSITORY}/configs/baseline.py", [])
-  config.model.depth, config.batch_size, config.compute_dtype = args.depth, args.batch, args.dtype
+  config.model.depth, config.batch_size, config.compute_dtype = str(args.depth), args.batch, args.dtype
   config.input.size, config.input.resize = (args.size, args.size), (args.size * 8 // 7, args.size * 8 // 7)
+  config.input.crop_sizes = tuple(args.size * 8 // 7 * size // 256 for size in config.input.crop_sizes)
   mesh = sharding.make_mesh()
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
