@@ -149,11 +149,11 @@ def compile_view(spec: pipeline.InputSpec, mesh: jax.sharding.Mesh) -> Any:
   return jax.jit(split, in_shardings=rows, out_shardings=rows)
 
 
-def cut_batches(samples: Batch, view: Any, mesh: jax.sharding.Mesh, draws: Iterator[np.ndarray]) -> Iterator[Batch]:
-  """The batches of `view`, a program of `compile_view`, for this process's rows of `draws`, int32 [b, 6] each."""
+def cut_batches(samples: Batch, view: Any, mesh: jax.sharding.Mesh, draws: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
+  """The batches of `view`, a program of `compile_view`, for this process's rows of `draws`, batches of `pipeline.view_dataset`."""
   rows = sharding.over_batch(mesh)
   for drawn in draws:
-    yield view(samples, jax.make_array_from_process_local_data(rows, drawn))
+    yield view(samples, sharding.put_batch(drawn, rows)["view"])
 
 
 def _take(rows: jax.Array, place: jax.Array) -> jax.Array:

@@ -24,6 +24,7 @@ from attr_jax import state as state_lib
 from attr_jax import steps
 from attr_jax.data import images as images_lib
 from attr_jax.data import info as info_lib
+from attr_jax.data import loader
 from attr_jax.data import pipeline
 from attr_jax.data import regions
 from attr_jax.data import registry
@@ -118,17 +119,17 @@ def predict_split(
       source, input_spec(config), views=views, batch_size=config.evaluate.batch_size,
       process_index=jax.process_index(), process_count=jax.process_count(),
   )
-  if max_samples:
-    dataset = dataset[: math.ceil(max_samples / config.evaluate.batch_size)]
+  count = min(len(dataset), math.ceil(max_samples / config.evaluate.batch_size)) if max_samples else len(dataset)
   rows_sharding = sharding.over_batch(mesh)
   answers, rows = [], []
-  with contextlib.closing(pipeline.eval_iterator(dataset, config.input.threads)) as batches:
-    for batch in tqdm.tqdm(batches, total=len(dataset), unit="batch", ncols=80, disable=not progress, leave=False):
-      inputs = {key: batch[key] for key in INPUTS if key in batch}
-      if views == "ten_crop":
-        inputs["mirror"] = batch["valid"]
-      answers.append(predict(params, batch_stats, sharding.put_batch(inputs, rows_sharding)))
-      rows.append({key: batch[key] for key in ("id", "label", "known", "valid")})
+  with contextlib.ExitStack() as stack:
+    batches = stack.enter_context(contextlib.closing(
+        pipeline.eval_iterator(dataset, config.input.threads, max_batches=count)))
+    ready = stack.enter_context(contextlib.closing(loader.read_ahead(
+        (_on_device(batch, rows_sharding, mirror=views == "ten_crop") for batch in batches))))
+    for inputs, row in tqdm.tqdm(ready, total=count, unit="batch", ncols=80, disable=not progress, leave=False):
+      answers.append(predict(params, batch_stats, inputs))
+      rows.append(row)
       if len(answers) > 2:  # a bounded queue: read what was asked for two batches ago
         answers[-3] = jax.device_get(answers[-3])
   table = _in_record_order(rows)
@@ -140,6 +141,15 @@ def predict_split(
     other = predict_split(predict, params, batch_stats, second, config, mesh, views=views, max_samples=max_samples, progress=progress)
     table["region_confusion"] = other["region_confusion"]
   return table
+
+
+def _on_device(batch: Mapping[str, np.ndarray], rows: jax.sharding.NamedSharding, *,
+               mirror: bool) -> tuple[dict[str, jax.Array], dict[str, np.ndarray]]:
+  """What is predicted from, on the devices, and what is needed here."""
+  inputs = {key: batch[key] for key in INPUTS if key in batch}
+  if mirror:
+    inputs["mirror"] = batch["valid"]
+  return sharding.put_batch(inputs, rows), {key: batch[key] for key in ("id", "label", "known", "valid")}
 
 
 @dataclasses.dataclass(frozen=True)

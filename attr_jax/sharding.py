@@ -67,14 +67,13 @@ def check_batch(name: str, batch_size: int, mesh: jax.sharding.Mesh, micro_batch
 def put_batch(batch: Mapping[str, np.ndarray], sharding: jax.sharding.NamedSharding) -> dict[str, jax.Array]:
   """This process's rows of a batch -> global arrays over the mesh.
 
-  64-bit ids become int32: jax computes in 32 bits, and ids count samples.
+  64-bit ids become int32: jax computes in 32 bits, and ids count samples. On a CPU the arrays may share the memory of the
+  batch, which must then not be written to (`data.loader` does not).
   """
-  def put(value: np.ndarray) -> jax.Array:
-    if value.dtype == np.int64:
-      value = value.astype(np.int32)
-    return jax.make_array_from_process_local_data(sharding, value)
-
-  return {key: put(value) for key, value in batch.items()}
+  narrow = {key: value.astype(np.int32) if value.dtype == np.int64 else value for key, value in batch.items()}
+  if sharding.is_fully_addressable:
+    return jax.device_put(narrow, sharding)  # all arrays in one call: half the time
+  return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in narrow.items()}
 
 
 def gather_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ from attr_jax import steps
 from attr_jax import weights
 from attr_jax import writers
 from attr_jax.data import info as info_lib
+from attr_jax.data import loader
 from attr_jax.data import pipeline
 from attr_jax.errors import InputError
 
@@ -117,12 +118,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   eval_every = to_steps(config.evaluate.every_epochs)
   save_every = config.checkpoint.every_steps or to_steps(config.checkpoint.every_epochs)
   rows, rng = sharding.over_batch(mesh), jax.random.key(config.seed)
+  # The cache's batches are there already.
+  on_device = cached or loader.read_ahead(sharding.put_batch(_without_extras(batch), rows) for batch in batches)
 
   try:
     # The order in the loop is fixed: step, evaluate, save, then the next batch.
     for step in range(start + 1, total + 1):
-      batch = next(batches) if cached else sharding.put_batch(_without_extras(next(batches)), rows)
-      state, scalars = train_step(state, batch, rng)
+      state, scalars = train_step(state, next(on_device), rng)
       if step == start + 1:
         writer.write_scalars(step, {"seconds_to_first_step": time.perf_counter() - data_ready})
       log.add(step, scalars)  # reads the scalars of the step before
@@ -143,7 +145,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     compiled = train_step._cache_size()
     writer.write_scalars(total, {"compiled_train_steps": compiled})
   finally:
-    _close(progress, writer, checkpoints, preemption)
+    _close(on_device, batches, progress, writer, checkpoints, preemption)
   return _finish(config, data.info, workdir, total, quiet)
 
 

@@ -129,7 +129,7 @@ def measure(args):
       if turn:  # the first one compiles
         wall[name].append(seconds[0])
         processor[name].append(seconds[1])
-  drawn = jax.make_array_from_process_local_data(rows, draws[0])
+  drawn = sharding.put_batch(draws[0], rows)["view"]
   alone, _ = timing.take_turns({"view": lambda: jax.block_until_ready(view(samples, drawn))}, args.steps)
   on_cpu = jax.default_backend() == "cpu"
   rate = lambda seconds, name: timing.median_ratio(seconds, "synthetic", name)

@@ -3,6 +3,7 @@
 import pathlib
 
 from attr_jax import cli
+from attr_jax.data import ops
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -12,3 +13,12 @@ def load(name, world_dir, **overrides):
   config = cli.load_config(f"{REPOSITORY}/configs/{name}", [f"--config.data.dir={world_dir}"])
   config.update_from_flattened_dict({"data.size": "88x52", "data.test_split": "", "total_steps": 3} | overrides)
   return config
+
+def five_position_crop(sample, shapes, size, rng):
+  """Cuts one of `shapes` at one of the five positions and resizes to `size`."""
+  return ops.resize(ops.crop(sample, ops.five_position_box(sample["image"].shape[:2], shapes, rng)), size)
+
+
+def random_square_crop(sample, sides, size, rng):
+  """Cuts a square of a random side anywhere and resizes to `size`."""
+  return ops.resize(ops.crop(sample, ops.random_square_box(sample["image"].shape[:2], sides, rng)), size)

@@ -23,7 +23,7 @@ from attr_jax.data import ops
 from attr_jax.data import pipeline
 from attr_jax.errors import InputError
 from attr_jax.nn import resize
-from helpers import REPOSITORY
+import helpers
 
 SPECS = {
     "five_position": pipeline.InputSpec(resize=(40, 32), size=(30, 28)),
@@ -109,10 +109,10 @@ def test_a_view_is_cut_and_then_mirrored_by_one_row_of_random_numbers(source, na
   for seed in range(12):
     sample, rng = pipeline.whole_sample(source[seed], spec), np.random.default_rng(seed)
     if name == "random_square":
-      sample = ops.random_square_crop(sample, (16, 32), spec.size, rng)
+      sample = helpers.random_square_crop(sample, (16, 32), spec.size, rng)
     elif name != "none":
       shapes = ops.crop_shapes(spec.resize, spec.heights, keep_ratio=spec.keep_ratio)
-      sample = ops.five_position_crop(sample, shapes, spec.size, rng)
+      sample = helpers.five_position_crop(sample, shapes, spec.size, rng)
     expected = ops.random_flip(sample, rng)
     found = pipeline.augment(source[seed], np.random.default_rng(seed), spec=spec)
     for key, value in expected.items():
@@ -251,8 +251,8 @@ def test_a_run_with_the_cache_is_the_same_run(config, tmp_path):
 def test_two_processes_share_the_samples(world_dir, tmp_path):
   """Each decodes those of its own two devices; the losses are those of one process with four."""
   def start(name, devices, *more):
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "attr_jax", "train", f"--config={REPOSITORY}/configs/quickstart.py:tiny",
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(helpers.REPOSITORY)}
+    command = [sys.executable, "-m", "attr_jax", "train", f"--config={helpers.REPOSITORY}/configs/quickstart.py:tiny",
                f"--workdir={tmp_path / name}", f"--config.data.dir={world_dir}", "--config.data.cache=device",
                "--config.total_steps=4", "--config.data.test_split=", *more]
     with open(tmp_path / f"{name}.log", "a") as log:
@@ -270,9 +270,9 @@ def test_two_processes_share_the_samples(world_dir, tmp_path):
 
 @pytest.mark.slow
 def test_the_benchmark_measures_what_its_table_says(tmp_path):
-  command = [sys.executable, REPOSITORY / "benchmarks" / "device_cache.py", "--depth=tiny", "--size=28", "--batch=4", "--count=12",
+  command = [sys.executable, helpers.REPOSITORY / "benchmarks" / "device_cache.py", "--depth=tiny", "--size=28", "--batch=4", "--count=12",
              "--steps=1", "--repeats=1", f"--out={tmp_path / 'out.json'}"]
-  result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+  result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(helpers.REPOSITORY)})
   assert result.returncode == 0, result.stderr
   found = json.loads((tmp_path / "out.json").read_text())
   assert found["cache_bytes"] == 12 * (32 * 32 * 3 + 2 * 14 + 4) and found["compiled_steps"] == 1

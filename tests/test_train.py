@@ -89,7 +89,8 @@ def test_sigterm_saves_and_stops(config, tmp_path, monkeypatch):
   with pytest.raises(train.Preempted, match="the same command goes on"):
     train.train_and_evaluate(config, tmp_path / "run", quiet=True)
   assert signal.getsignal(signal.SIGTERM) is before
-  assert checkpoint_lib.Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
+  step, = checkpoint_lib.Checkpoints(tmp_path / "run" / "checkpoints").steps()
+  assert 3 <= step < 10  # batches are put on the devices up to two steps ahead
 
 
 @pytest.mark.slow

@@ -5,9 +5,12 @@ uint8 [H, W], `region_mask` uint8 [H, W] and `landmarks` float32 [5, 2] (x, y in
 pixels, centre of the first pixel = 0; order left eye, right eye, nose, left and
 right corner of the mouth) change together. All other keys pass through. Crops
 and flips take image and masks of one size, as `resize` leaves them.
+
+Some take `out`, arrays by key: a result of the same shape and dtype is left in
+them, any other in a new array. This saves a copy into a batch, nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import itertools
 
@@ -21,10 +24,11 @@ MIRRORED_LANDMARKS = (1, 0, 2, 4, 3)
 _INTERPOLATION = {"image": cv2.INTER_LINEAR, "person_mask": cv2.INTER_LINEAR, "region_mask": cv2.INTER_NEAREST_EXACT}
 
 Sample = dict[str, object]
+Arrays = Mapping[str, np.ndarray]
 Box = tuple[int, int, int, int]
 
 
-def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+def resize(sample: Sample, size: tuple[int, int], out: Arrays | None = None) -> Sample:
   """Resizes to (H, W) without keeping the aspect; bilinear, region classes nearest.
 
   Masks may come in another size than the image (predicted ones do): they show
@@ -37,7 +41,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     return sample
   result = dict(sample)
   for key in wrong:
-    result[key] = cv2.resize(sample[key], (width, height), interpolation=_INTERPOLATION[key])
+    result[key] = cv2.resize(sample[key], (width, height), dst=_target(out, key), interpolation=_INTERPOLATION[key])
   if "landmarks" in sample:
     result["landmarks"] = resize_points(sample["landmarks"], (rows, columns), size)
   return result
@@ -74,19 +78,23 @@ def crop(sample: Sample, box: Box) -> Sample:
   return result
 
 
-def flip(sample: Sample) -> Sample:
-  """Mirrors left and right; left and right landmarks change places."""
+def flip(sample: Sample, out: Arrays | None = None) -> Sample:
+  """Mirrors left and right; left and right landmarks change places. `out` may be the arrays of `sample`."""
   width = sample["image"].shape[1]
   result = dict(sample)
   for key in _INTERPOLATION:
     if key in sample:
-      result[key] = cv2.flip(sample[key], 1)
+      result[key] = cv2.flip(sample[key], 1, dst=_target(out, key))
   if "regions" in sample:
     result["regions"] = np.ascontiguousarray(sample["regions"][:, ::-1])
   if "landmarks" in sample:
     mirrored = sample["landmarks"][list(MIRRORED_LANDMARKS)]
     result["landmarks"] = np.stack([np.float32(width - 1) - mirrored[:, 0], mirrored[:, 1]], axis=1)
   return result
+
+
+def _target(out: Arrays | None, key: str) -> np.ndarray | None:
+  return out.get(key) if out else None
 
 
 def default_crop_sizes(height: int) -> tuple[int, ...]:
@@ -142,16 +150,6 @@ def random_square_box(outer: tuple[int, int], sides: tuple[int, int], rng: np.ra
   return int(rng.integers(outer[0] - side + 1)), int(rng.integers(outer[1] - side + 1)), side, side
 
 
-def five_position_crop(sample: Sample, shapes: Sequence[tuple[int, int]], size: tuple[int, int], rng: np.random.Generator) -> Sample:
-  """Crops a `five_position_box` and resizes to `size`."""
-  return resize(crop(sample, five_position_box(sample["image"].shape[:2], shapes, rng)), size)
-
-
-def random_square_crop(sample: Sample, sides: tuple[int, int], size: tuple[int, int], rng: np.random.Generator) -> Sample:
-  """Crops a `random_square_box` and resizes to `size`."""
-  return resize(crop(sample, random_square_box(sample["image"].shape[:2], sides, rng)), size)
-
-
 def short_side_resize(sample: Sample, side: int) -> Sample:
   """Resizes, keeping the aspect, so that the shorter side has `side` pixels; an image of that size stays as it is."""
   rows, columns = sample["image"].shape[:2]
@@ -171,11 +169,16 @@ def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
   return flip(sample) if rng.integers(2) else sample
 
 
-def five_crop(sample: Sample, size: tuple[int, int]) -> Sample:
+def five_crop(sample: Sample, size: tuple[int, int], out: Arrays | None = None) -> Sample:
   """Five crops of `size` (H, W), order of `five_offsets`; image and masks gain a first axis [5, ...].
 
   Landmarks become [5, 5, 2].
   """
   crops = [crop(sample, (*offset, *size)) for offset in five_offsets(sample["image"].shape[:2], size)]
   views = [key for key in (*_INTERPOLATION, "landmarks") if key in sample]
-  return {**sample, **{key: np.stack([view[key] for view in crops]) for key in views}}
+  return {**sample, **{key: _stack([view[key] for view in crops], _target(out, key)) for key in views}}
+
+
+def _stack(arrays: Sequence[np.ndarray], target: np.ndarray | None) -> np.ndarray:
+  fits = target is not None and (target.shape, target.dtype) == ((len(arrays), *arrays[0].shape), arrays[0].dtype)
+  return np.stack(arrays, out=target if fits else None)

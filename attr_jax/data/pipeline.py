@@ -1,4 +1,4 @@
-"""From records to batches, with grain.
+"""From records to batches: the graph of samples, with grain; `loader` reads it.
 
 Training batches are a function of (seed, step) alone: the whole chain up to the
 augmentation is computed on global sample numbers, and only then a host takes
@@ -6,7 +6,7 @@ its part. So neither the number of hosts nor that of threads changes a pixel,
 and a run resumes at any step by asking for that step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import sys
@@ -17,6 +17,7 @@ import numpy as np
 
 from attr_jax.data import annotations
 from attr_jax.data import images
+from attr_jax.data import loader
 from attr_jax.data import ops
 from attr_jax.data import regions
 from attr_jax.errors import InputError
@@ -29,8 +30,6 @@ CROP_LABELS = ("group", "none", "all")
 NUM_VIEWS = 6  # of "six_view": the whole image, and crops of it
 # Crops of evaluation images are random, but the same in every run: Tang et al. (2019) drew new ones each time.
 _VIEW_SEED = 231
-
-Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,18 +109,35 @@ def decode_sample(raw: dict[str, Any], masks: bool = True) -> ops.Sample:
 
 def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -> ops.Sample:
   """Decodes one record and draws its training view; a function of `raw` and `rng` alone."""
+  return _plan(0, rng, source=(raw,), spec=spec)(None)
+
+
+def _plan(number: int, rng: np.random.Generator, *, source: Sequence[dict[str, Any]], spec: InputSpec) -> loader.Draw:
+  """Takes from `rng` what sample `number` needs of it, and leaves reading and pixels for later: `rng` is only lent."""
+  if spec.crop == "six_view":  # where to cut depends on labels and size
+    sample = _six_training_views(_decode_for_training(source[number], spec), spec, rng)
+    return lambda out: sample
+  box, mirrored = draw_view(spec, rng)
+  return lambda out: _training_view(source[number], spec, box, mirrored, out)
+
+
+def _training_view(raw: dict[str, Any], spec: InputSpec, box: ops.Box, mirrored: bool, out: Mapping[str, np.ndarray] | None) -> ops.Sample:
+  if spec.crop == "none":
+    sample = ops.resize(_decode_for_training(raw, spec), spec.size, out)
+  else:
+    sample = ops.resize(ops.crop(whole_sample(raw, spec), box), spec.size, out)
+  return ops.flip(sample, out) if mirrored else sample
+
+
+def _decode_for_training(raw: dict[str, Any], spec: InputSpec) -> ops.Sample:
   if "regions" in raw and spec.crop != "none":
     raise InputError("the regions of an annotation fit whole images only: set config.input.crop='none'")
-  if spec.crop == "six_view":
-    return _six_training_views(decode_sample(raw, spec.masks), spec, rng)
-  box, mirrored = draw_view(spec, rng)
-  sample = ops.resize(ops.crop(whole_sample(raw, spec), box), spec.size)
-  return ops.flip(sample) if mirrored else sample
+  return decode_sample(raw, spec.masks)
 
 
 def whole_sample(raw: dict[str, Any], spec: InputSpec) -> ops.Sample:
   """Decodes one record at the size that training views are cut from: `spec.resize`, or `spec.size` where nothing is cut."""
-  return ops.resize(decode_sample(raw, spec.masks), whole_size(spec))
+  return ops.resize(_decode_for_training(raw, spec), whole_size(spec))
 
 
 def whole_size(spec: InputSpec) -> tuple[int, int]:
@@ -184,18 +200,18 @@ def _six_training_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Gene
   return {**sample, "image": np.stack([view["image"] for view in views]), "view_label": label}
 
 
-def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str) -> ops.Sample:
+def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str, out: Mapping[str, np.ndarray] | None = None) -> ops.Sample:
   """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop" and "ten_crop",
-  [6, H, W, 3] for "six_view"."""
+  [6, H, W, 3] for "six_view". `out` as in `ops`."""
   sample = decode_sample(raw, spec.masks)
   if "regions" in sample and views != "full":
     raise InputError(f"the regions of an annotation fit whole images only, not the views {views!r}")
   if views == "full":
-    return ops.resize(sample, spec.full_size or spec.resize)
+    return ops.resize(sample, spec.full_size or spec.resize, out)
   if views == "six_view":
     rng = np.random.default_rng((_VIEW_SEED, int(sample["id"]) % 2**64))
     return {**sample, "image": np.stack([view["image"] for view in six_views(sample, spec, rng, crops=True)])}
-  return ops.five_crop(ops.resize(sample, spec.resize), spec.size)
+  return ops.five_crop(ops.resize(sample, spec.resize), spec.size, out)
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> float:
@@ -250,6 +266,10 @@ class _Alternating(grain.MapDataset):
     return self.parents[turn][place]
 
 
+def _filled(draw: loader.Draw, num_labels: int) -> loader.Draw:
+  return lambda out: _fill(draw(out), num_labels)
+
+
 def _fill(sample: ops.Sample, num_labels: int) -> ops.Sample:
   """What two data sets share, with unknown labels or regions in place of those that the sample lacks."""
   filled = {key: sample[key] for key in ("image", "id")}
@@ -261,19 +281,20 @@ def _fill(sample: ops.Sample, num_labels: int) -> ops.Sample:
 
 
 def _training_stream(source: Sequence[dict[str, Any]], spec: InputSpec, seed: int) -> grain.MapDataset:
-  """Endless shuffled epochs of augmented samples."""
+  """Endless shuffled epochs of samples to be augmented, as `loader.Draw`s."""
   if not len(source):
     raise InputError("training split: no samples")
-  return _random_stream(grain.MapDataset.source(source), functools.partial(augment, spec=spec), seed)
+  # A graph of numbers: grain keeps statistics of what it reads itself, which costs more than to parse a record.
+  return _random_stream(len(source), functools.partial(_plan, source=source, spec=spec), seed)
 
 
-def _random_stream(dataset: grain.MapDataset, draw: Callable[[Any, np.random.Generator], Any], seed: int) -> grain.MapDataset:
-  """Endless shuffled epochs of `draw(element, rng)`; order and random numbers depend on seed and length alone."""
-  return dataset.seed(seed).shuffle().repeat().random_map(draw)
+def _random_stream(count: int, draw: Callable[[int, np.random.Generator], Any], seed: int) -> grain.MapDataset:
+  """Endless shuffled epochs of `draw(number, rng)` over 0..count-1; order and random numbers depend on seed and count alone."""
+  return grain.MapDataset.range(count).seed(seed).shuffle().repeat().random_map(draw)
 
 
 def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_size: int, seed: int, process_index: int = 0,
-                  process_count: int = 1, second: Sequence[dict[str, Any]] | None = None) -> grain.MapDataset:
+                  process_count: int = 1, second: Sequence[dict[str, Any]] | None = None) -> loader.Batches:
   """Endless training batches; element i is the local part of global batch i.
 
   Args:
@@ -288,7 +309,7 @@ def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_si
       lacks: labels (`known` False), regions (255).
 
   Returns:
-    Map-style data set of dicts of arrays with leading axis B / n: `image` uint8
+    Batches by number, dicts of arrays with leading axis B / n: `image` uint8
     [B / n, H, W, 3], `label`, `known`, `id` and what else the samples hold. With "six_view" images are
     [B / n, 6, H, W, 3] and `view_label` uint8 [B / n, 6, L] is what each view shows.
 
@@ -298,15 +319,15 @@ def train_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, batch_si
   dataset = _training_stream(source, spec, seed)
   if second is not None:
     batch_size *= 2
-    fill = functools.partial(_fill, num_labels=len(source[0]["label"]))
+    fill = functools.partial(_filled, num_labels=len(source[0]["label"]))
     # An order of its own: with the same one the two would always meet in the same pairs, were they of equal length.
     dataset = _Alternating(dataset.map(fill), _training_stream(second, spec, (seed + 1) % 2**32).map(fill))
   local = _local_size(batch_size, process_index, process_count)
-  return _HostPart(dataset, batch_size, process_index, process_count).batch(local)
+  return loader.Batches(_HostPart(dataset, batch_size, process_index, process_count), local)
 
 
 def view_dataset(num_samples: int, spec: InputSpec, *, batch_size: int, seed: int, process_index: int = 0,
-                 process_count: int = 1) -> grain.MapDataset:
+                 process_count: int = 1) -> loader.Batches:
   """What `train_dataset` draws at random, without the samples: for images that are on a device already.
 
   Args:
@@ -318,19 +339,19 @@ def view_dataset(num_samples: int, spec: InputSpec, *, batch_size: int, seed: in
     process_count: Number of hosts n.
 
   Returns:
-    Map-style data set of int32 [B / n, 6]: place in the source, top, left, height and width of the box in the
+    Batches by number, dicts of `view` int32 [B / n, 6]: place in the source, top, left, height and width of the box in the
     `whole_sample`, and 1 where the view is mirrored.
   """
-  def draw(place: int, rng: np.random.Generator) -> np.ndarray:
+  def plan(place: int, rng: np.random.Generator) -> loader.Draw:
     box, mirrored = draw_view(spec, rng)
-    return np.array((place, *box, mirrored), np.int32)
+    view = np.array((place, *box, mirrored), np.int32)
+    return lambda out: {"view": view}
 
   local = _local_size(batch_size, process_index, process_count)
-  places = grain.MapDataset.range(num_samples)
-  return _HostPart(_random_stream(places, draw, seed), batch_size, process_index, process_count).batch(local)
+  return loader.Batches(_HostPart(_random_stream(num_samples, plan, seed), batch_size, process_index, process_count), local)
 
 
-def train_iterator(dataset: grain.MapDataset, start_step: int = 0, num_threads: int = 2) -> Iterator[Batch]:
+def train_iterator(dataset: loader.Batches, start_step: int = 0, num_threads: int = 2) -> Iterator[loader.Batch]:
   """Iterates from global step `start_step` on, decoding in threads ahead of the caller.
 
   Args:
@@ -339,48 +360,25 @@ def train_iterator(dataset: grain.MapDataset, start_step: int = 0, num_threads: 
     num_threads: Threads; about the number of cores. 0 = none, no reading ahead.
 
   Returns:
-    A grain iterator with `close()`.
+    `loader.read`'s iterator, with `close()`.
   """
-  iterator = iter(dataset.to_iter_dataset(_read_options(num_threads)))
-  grain.experimental.set_next_index(iterator, start_step)
-  return iterator
+  return loader.read(dataset, start_step, num_threads=num_threads)
 
 
-def _read_options(num_threads: int) -> grain.ReadOptions:
-  # A buffer of whole batches: two per thread keep all cores busy without holding much memory.
-  return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
-
-
-@dataclasses.dataclass(frozen=True)
-class _PaddedPart:
-  """The samples of one host in evaluation order, the last batch filled up with invalid ones."""
-
-  source: Sequence[dict[str, Any]]
-  view: Callable[[dict[str, Any]], ops.Sample]
-  batch_size: int
-  process_index: int
-  process_count: int
-
-  @property
-  def local(self) -> int:
-    return _local_size(self.batch_size, self.process_index, self.process_count)
-
-  def __len__(self) -> int:
-    return -(-len(self.source) // self.batch_size) * self.local
-
-  def __getitem__(self, index: int) -> ops.Sample:
-    step, place = divmod(index, self.local)
-    position = step * self.batch_size + self.process_index * self.local + place
-    if position < len(self.source):
-      return {**self.view(self.source[position]), "valid": np.bool_(True)}
+def _evaluation_draw(number: int, source: Sequence[dict[str, Any]], view: Callable[..., ops.Sample]) -> loader.Draw:
+  """Sample `number` in source order; beyond the end an invalid one, to fill up the last batch."""
+  def draw(out: Mapping[str, np.ndarray] | None) -> ops.Sample:
+    if number < len(source):
+      return {**view(source[number], out=out), "valid": np.bool_(True)}
     # It cannot leak into a metric: nothing is known about it, its regions are unknown too, and no sample has id -1.
-    padding = {key: np.full_like(value, regions.UNKNOWN if key == "region_mask" else 0)
-               for key, value in self.view(self.source[0]).items()}
+    padding = {key: np.full_like(value, regions.UNKNOWN if key == "region_mask" else 0) for key, value in view(source[0]).items()}
     return {**padding, "id": np.int64(-1), "valid": np.bool_(False)}
+
+  return draw
 
 
 def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: str = "full", batch_size: int, process_index: int = 0,
-                 process_count: int = 1) -> grain.MapDataset:
+                 process_count: int = 1) -> loader.Batches:
   """Evaluation batches in source order, the same number, ceil(N / B), on every host.
 
   Args:
@@ -393,7 +391,7 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
     process_count: Number of hosts; B must be a multiple.
 
   Returns:
-    Map-style data set of dicts of arrays; `image` uint8 [b, H, W, 3] or
+    Batches by number, dicts of arrays; `image` uint8 [b, H, W, 3] or
     [b, V, H, W, 3] with b = B / process_count; `valid` bool [b] is False for
     padding, whose `id` is -1 and whose `known` is all False. Every sample
     appears once over all hosts.
@@ -404,10 +402,12 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
   if views not in VIEWS:
     raise InputError(f"views: expected one of {', '.join(VIEWS)}, got {views!r}")
   view = functools.partial(evaluation_view, spec=spec, views=views)
-  part = _PaddedPart(source, view, batch_size, process_index, process_count)
-  return grain.MapDataset.source(part).batch(part.local)
+  local = _local_size(batch_size, process_index, process_count)
+  numbers = grain.MapDataset.range(-(-len(source) // batch_size) * batch_size)
+  samples = numbers.map(functools.partial(_evaluation_draw, source=source, view=view))
+  return loader.Batches(_HostPart(samples, batch_size, process_index, process_count), local)
 
 
-def eval_iterator(dataset: grain.MapDataset, num_threads: int = 2) -> Iterator[Batch]:
-  """Iterates once over `eval_dataset`, decoding in threads ahead of the caller; has `close()`."""
-  return iter(dataset.to_iter_dataset(_read_options(num_threads)))
+def eval_iterator(dataset: loader.Batches, num_threads: int = 2, *, max_batches: int | None = None) -> Iterator[loader.Batch]:
+  """Iterates once over `eval_dataset` or its first `max_batches`, decoding in threads ahead of the caller; has `close()`."""
+  return loader.read(dataset, stop=max_batches, num_threads=num_threads)

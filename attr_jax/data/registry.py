@@ -71,12 +71,13 @@ class RecordSource(Sequence):
 
 
 def _parse(record: bytes) -> dict[str, object]:
-  """A serialised tf.Example as raw sample; the generic parser is several times slower."""
+  """A serialised tf.Example as raw sample; the generic parser is several times slower. Arrays are read-only."""
   feature = tf_example_pb2.Example.FromString(record).features.feature
   sample = {
       "image": feature["image"].bytes_list.value[0],
-      "label": np.array(feature["label"].int64_list.value, np.uint8),
-      "known": np.array(feature["known"].int64_list.value, np.bool_),
+      # By way of bytes: numpy would convert the numbers one by one.
+      "label": np.frombuffer(bytes(feature["label"].int64_list.value), np.uint8),
+      "known": np.frombuffer(bytes(feature["known"].int64_list.value), np.bool_),
       "id": np.int64(feature["id"].int64_list.value[0]),
   }
   for key in ("person_mask", "region_mask"):

@@ -6,6 +6,8 @@ import pytest
 
 from attr_jax.data import ops
 
+import helpers
+
 SRN_SIZES = (256, 224, 192, 168, 128)
 
 
@@ -43,7 +45,7 @@ def test_all_positions_and_shapes_occur_equally_often():
   shapes = ops.crop_shapes((256, 256), SRN_SIZES)
   seen = collections.Counter()
   for _ in range(3000):
-    cut = ops.five_position_crop(sample, [shape := shapes[rng.integers(25)]], shape, rng)["image"]
+    cut = helpers.five_position_crop(sample, [shape := shapes[rng.integers(25)]], shape, rng)["image"]
     assert cut.shape[:2] == shape
     seen[tuple(cut[0, 0, :2].tolist()) if shape == (128, 128) else shape] += 1
   corners = {(0, 0), (0, 128), (128, 0), (128, 128), (64, 64)}
@@ -57,7 +59,7 @@ def test_random_square_stays_inside_and_covers_its_range():
   rng = np.random.default_rng(0)
   sides = set()
   for _ in range(2000):
-    cut = ops.random_square_crop(sample, (128, 224), (224, 224), rng)["image"]
+    cut = helpers.random_square_crop(sample, (128, 224), (224, 224), rng)["image"]
     assert cut.shape == (224, 224, 3)
     sides.add(round((int(cut[-1, 0, 0]) - int(cut[0, 0, 0]) + 1) / 4))
   assert min(sides) == 32 and max(sides) == 56
@@ -79,7 +81,7 @@ def test_masks_follow_their_image_exactly():
   sample = random_sample(rng)
   shapes = ops.crop_shapes((256, 256), SRN_SIZES)
   for draw in range(200):
-    view = ops.random_flip(ops.five_position_crop(sample, shapes, (224, 224), np.random.default_rng(draw)), np.random.default_rng(draw))
+    view = ops.random_flip(helpers.five_position_crop(sample, shapes, (224, 224), np.random.default_rng(draw)), np.random.default_rng(draw))
     assert view["image"].shape == (224, 224, 3)
     np.testing.assert_array_equal(view["person_mask"], view["image"][..., 1])
     assert set(np.unique(view["region_mask"])) <= set(range(11))
@@ -93,7 +95,7 @@ def test_landmarks_follow_their_image():
   sample["landmarks"][1] += 1  # tells left from right
   for draw in range(40):
     rng = np.random.default_rng(draw)
-    view = ops.five_position_crop(sample, ops.crop_shapes((256, 256), (256, 224, 192)), (224, 200), rng)
+    view = helpers.five_position_crop(sample, ops.crop_shapes((256, 256), (256, 224, 192)), (224, 200), rng)
     flipped = ops.flip(view)
     for result, order in ((view, 0), (flipped, 1)):
       weight = np.where(result["image"][..., 0] > 100, result["image"][..., 0].astype(float), 0)
