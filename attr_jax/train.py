@@ -1,8 +1,10 @@
 """`train_and_evaluate(config, workdir)`: the loop, and what a run writes around it."""
 
+from collections.abc import Callable
 import datetime
 import functools
 import inspect
+import itertools
 import math
 import pathlib
 import signal
@@ -93,9 +95,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   state, resumed = _restore_or_create(config, model, tx, memory, checkpoints, mesh)
   start = int(state.step)
 
-  train_step = steps.compile_train_step(steps.make_train_step(
+  one_step = steps.make_train_step(
       model, objective, tx, schedule, config, mesh,
-      remember=getattr(method, "remember", None), num_train=len(train_source), trainable=trainable), mesh)
+      remember=getattr(method, "remember", None), num_train=len(train_source), trainable=trainable)
+  train_step = steps.compile_train_step(one_step, mesh)
+  several_steps = steps.compile_train_step(steps.make_several_steps(one_step), mesh)  # compiled where it is used
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
     run_folder.write_parameters(workdir, state.params, state.batch_stats)
@@ -121,14 +125,22 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   # The cache's batches are there already.
   on_device = cached or loader.read_ahead(sharding.put_batch(_without_extras(batch), rows) for batch in batches)
 
+  has_work = lambda step: bool(val_source) and _due(step, eval_every, total) or _due(step, save_every, total)
+
   try:
     # The order in the loop is fixed: step, evaluate, save, then the next batch.
-    for step in range(start + 1, total + 1):
-      state, scalars = train_step(state, next(on_device), rng)
-      if step == start + 1:
-        writer.write_scalars(step, {"seconds_to_first_step": time.perf_counter() - data_ready})
-      log.add(step, scalars)  # reads the scalars of the step before
-      progress.step()
+    step = start
+    while step < total:
+      count = _steps_at_once(step, config.steps_per_dispatch, total, has_work)
+      if count == 1:
+        state, scalars = train_step(state, next(on_device), rng)
+      else:
+        state, scalars = several_steps(state, tuple(itertools.islice(on_device, count)), rng)
+      if step == start:
+        writer.write_scalars(step + 1, {"seconds_to_first_step": time.perf_counter() - data_ready})
+      step += count
+      log.add(step, scalars, count)  # reads the scalars of the steps before
+      progress.step(count)
       stop, selected = preemption.reached(step), None
       if val_source and not stop and _due(step, eval_every, total):
         log.finish()
@@ -142,7 +154,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
         checkpoints.wait()
         raise Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
     checkpoints.wait()
-    compiled = train_step._cache_size()
+    compiled = train_step._cache_size() + several_steps._cache_size()
     writer.write_scalars(total, {"compiled_train_steps": compiled})
   finally:
     _close(on_device, batches, progress, writer, checkpoints, preemption)
@@ -220,8 +232,9 @@ class _StepLog:
     self._window: list[dict[str, float]] = []
     self._clock = time.perf_counter()
 
-  def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
-    previous, self._pending = self._pending, (step, scalars)
+  def add(self, step: int, scalars: dict[str, jax.Array], count: int = 1) -> None:
+    """Of the `count` steps that end with `step`; with several each scalar has an axis of them."""
+    previous, self._pending = self._pending, (step, scalars, count)
     if previous:
       self._read(*previous)
 
@@ -231,8 +244,12 @@ class _StepLog:
     if previous:
       self._read(*previous)
 
-  def _read(self, step: int, scalars: dict[str, jax.Array]) -> None:
-    values = {key: float(value) for key, value in jax.device_get(scalars).items()}
+  def _read(self, step: int, scalars: dict[str, jax.Array], count: int) -> None:
+    found = {key: np.reshape(value, count).tolist() for key, value in jax.device_get(scalars).items()}
+    for place in range(count):
+      self._note(step - count + 1 + place, {key: values[place] for key, values in found.items()})
+
+  def _note(self, step: int, values: dict[str, float]) -> None:
     wrong = [f"{key}={value}" for key, value in values.items() if not math.isfinite(value)]
     if wrong:
       everything = ", ".join(f"{key}={value:g}" for key, value in values.items())
@@ -335,6 +352,12 @@ def _close(*resources: Any) -> None:
       errors.append(error)
   if errors and not stopped:
     raise errors[0]
+
+
+def _steps_at_once(step: int, most: int, total: int, has_work: Callable[[int], bool]) -> int:
+  """How many steps follow `step` as one program: `most`, or one where there is work after a step before that."""
+  last = step + most
+  return most if last <= total and not any(map(has_work, range(step + 1, last))) else 1
 
 
 def _due(step: int, every: int, total: int) -> bool:

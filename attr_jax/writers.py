@@ -97,8 +97,8 @@ class Progress:
     )
     self._quiet = quiet
 
-  def step(self) -> None:
-    self._bar.update(1)
+  def step(self, count: int = 1) -> None:
+    self._bar.update(count)
 
   def show(self, loss: float, images_per_second: float) -> None:
     self._bar.set_postfix_str(f"{images_per_second:.0f} img/s, loss {loss:.3f}, {memory_text()}", refresh=False)

@@ -23,6 +23,7 @@ from attr_jax.data import ops
 from attr_jax.data import pipeline
 from attr_jax.errors import InputError
 from attr_jax.nn import resize
+
 import helpers
 
 SPECS = {

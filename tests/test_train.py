@@ -74,6 +74,28 @@ def test_resume_equals_an_uninterrupted_run(config, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_several_steps_per_dispatch_are_the_same_run(config, tmp_path):
+  config.total_steps, config.checkpoint.every_steps, config.data.val_split, config.data.test_split = 8, 5, "", ""
+  config.log_every_steps = 1
+  lines = {}
+  for count in (1, 3):
+    config.steps_per_dispatch = count
+    train.train_and_evaluate(config, tmp_path / str(count), quiet=True)
+    lines[count] = writers.read_jsonl(tmp_path / str(count) / "metrics.jsonl")
+    assert checkpoint_lib.Checkpoints(tmp_path / str(count) / "checkpoints").steps()[-1] == 8
+  assert lines[1][-1]["compiled_train_steps"] == 1 and lines[3][-1]["compiled_train_steps"] == 2
+  losses = {count: [line["loss"] for line in found if "loss" in line] for count, found in lines.items()}
+  assert len(losses[1]) == 8
+  np.testing.assert_allclose(losses[3], losses[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("step, expected", [(0, 3), (2, 1), (3, 1), (4, 3), (5, 3), (7, 1), (8, 1)])
+def test_steps_at_once_end_where_there_is_work(step, expected):
+  """Work after steps 4 and 9, the last one."""
+  assert train._steps_at_once(step, 3, 9, lambda step: step in (4, 9)) == expected
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_stops(config, tmp_path, monkeypatch):
   config.total_steps = 50
   kill_at = iter(range(1, 51))

@@ -64,7 +64,7 @@ def cluster(workdir, world_dir, *extra):
 @pytest.mark.multiprocess
 def test_hosts_and_devices_give_the_same_run(world_dir, tmp_path):
   """1, 2 and 4 devices, and 2 processes of 2: the same losses to 1e-5, the same predictions."""
-  options = ("--config.total_steps=6", "--config.input.brightness=0.3")
+  options = ("--config.total_steps=6", "--config.input.brightness=0.3", "--config.batch_norm.scope=global")
   for devices in (1, 2, 4):
     finish(start(tmp_path / str(devices), world_dir, *options, devices=devices), tmp_path / str(devices))
   for process in cluster(tmp_path / "cluster", world_dir, *options):
