@@ -20,6 +20,12 @@ flags.FLAGS.mark_as_parsed()
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config):
+  """Without the slow tests most time goes into compiling: what is run for milliseconds need not be optimised for seconds."""
+  if "not slow" in config.getoption("markexpr", ""):
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
   """Folder of the real photos; skips where they are missing."""

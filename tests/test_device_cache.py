@@ -236,6 +236,7 @@ def losses(workdir):
   return [line["loss"] for line in writers.read_jsonl(workdir / "metrics.jsonl") if "loss" in line]
 
 
+@pytest.mark.slow
 def test_a_run_with_the_cache_is_the_same_run(config, tmp_path):
   config.total_steps, config.data.val_split, config.data.test_split = 4, "", ""
   for cache in ("", "device"):

@@ -24,6 +24,7 @@ def fresh_run(name, world_dir, **overrides):
   return run, evaluate.open_source(config, data, "test")
 
 
+@pytest.mark.slow
 def test_equivariance_equals_a_slow_loop(world_dir):
   run, source = fresh_run("vac.py:tiny", world_dir)
   found = evaluate.equivariance(run, source, sharding.make_mesh())
@@ -49,8 +50,8 @@ def test_models_get_the_errors_that_they_can_have(world_dir):
 
 
 @pytest.mark.parametrize("name, kinds", [
-    ("dahar.py:tiny", {"attention", "heatmap", "views", "masks", "features"}),
-    pytest.param("srn.py:tiny", {"attention", "heatmap", "views", "features"}, marks=pytest.mark.slow),
+    pytest.param("dahar.py:tiny", {"attention", "heatmap", "views", "masks", "features"}, marks=pytest.mark.slow),
+    ("srn.py:tiny", {"attention", "heatmap", "views", "features"}),
     pytest.param("diaa.py:tiny", {"attention_0", "attention_1", "features"}, marks=pytest.mark.slow),
     pytest.param("dahar.py:design=B,table3/self_mask,tiny", {"attention", "heatmap", "views", "masks", "features"}, marks=pytest.mark.slow),
 ])

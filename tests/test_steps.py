@@ -117,7 +117,7 @@ def run(config, devices, count=5):
 
 @pytest.mark.parametrize("overrides", [
     {"input.brightness": 0.3, "input.hue": 0.1},
-    {"accumulate_steps": 2, "loss.unspecified": "ignore"},
+    pytest.param({"accumulate_steps": 2, "loss.unspecified": "ignore"}, marks=pytest.mark.slow),
 ])
 def test_device_count_does_not_matter(overrides):
   config = make_config(**overrides, **{"batch_norm.scope": "global"})
@@ -162,7 +162,7 @@ def apply_sgd(config, state, grads):
   return jax.tree.map(lambda p, g: p - rate * (g + decay * p), state.params, grads)
 
 
-@pytest.mark.parametrize("scope, images", [("local", 4), ("group", 8), ("global", 16)])
+@pytest.mark.parametrize("scope, images", [("local", 4), ("group", 8), pytest.param("global", 16, marks=pytest.mark.slow)])
 def test_bn_scope_against_a_slow_reference(scope, images):
   """local: each of 4 devices normalises its own 4 images; the gradient is the mean, not the sum."""
   config = make_config(**{"batch_norm.scope": scope, "batch_norm.group_size": 2})
@@ -180,6 +180,7 @@ def test_bn_scope_against_a_slow_reference(scope, images):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.batch_stats, stats)
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_mean_of_micro_batches():
   """Micro-batch j of k holds rows j, j + k, ... on any device count."""
   config = make_config(accumulate_steps=2, **{"batch_norm.scope": "global"})
@@ -194,6 +195,7 @@ def test_accumulation_is_the_mean_of_micro_batches():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new.params, expected)
 
 
+@pytest.mark.slow
 def test_several_steps_as_one_program():
   config = make_config(**{"input.brightness": 0.3, "schedule.name": "cosine"})
   mesh = sharding.make_mesh(jax.devices()[:2])

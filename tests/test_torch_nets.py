@@ -86,7 +86,8 @@ def make_both(nets, name):
   return config, model, params, batch_stats, net.to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name, decay_on", [("baseline", "kernels"), ("dahar", "all")])
+@pytest.mark.parametrize("name, decay_on", [
+    ("baseline", "kernels"), pytest.param("dahar", "all", marks=pytest.mark.slow)])
 def test_loss_gradients_and_two_updates_are_ours(nets, name, decay_on):
   config, model, params, batch_stats, net = make_both(nets, name)
   batch = make_batch()

@@ -74,6 +74,7 @@ def test_logits_equal_the_golden_ones_of_torch(depth):
   np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101])
 def test_torch_names_and_logits_today(depth, tmp_path):
   """With torch at hand: its own file, its own forward pass."""
@@ -90,6 +91,7 @@ def test_torch_names_and_logits_today(depth, tmp_path):
   np.testing.assert_allclose(logits, torch_resnet.run(net, image), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_mode_equals_torch():
   pytest.importorskip("torch")
   net = torch_resnet.build_with_weights(18, LABELS)

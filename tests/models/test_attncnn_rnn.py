@@ -176,6 +176,7 @@ def training():
   return model, variables, inputs, batch
 
 
+@pytest.mark.slow
 def test_training_chooses_greedily_and_drops_by_key(training):
   model, variables, inputs, _ = training
   still = model.clone(dropout=0.0, beam_width=1)

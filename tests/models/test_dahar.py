@@ -218,6 +218,7 @@ def test_person_masks_are_needed_only_by_the_mask_loss(tiny):
   assert dahar.objective(logits, plain, batch, {}, positive_ratio=ratio)[0] == value
 
 
+@pytest.mark.slow
 def test_classification_trains_every_block_and_the_mask_loss_its_own(tiny):
   model, variables, x, _, _, batch = tiny
 

@@ -87,8 +87,9 @@ def outputs(variant="paper", dtype=jnp.float32, scale_attention=False):
   return logits, out, kept["intermediates"]
 
 
-@pytest.mark.parametrize("variant, heads", [("paper", 2), ("code", 3)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("variant, heads, dtype", [
+    ("paper", 2, jnp.float32), ("code", 3, jnp.bfloat16), pytest.param("code", 3, jnp.float32, marks=pytest.mark.slow),
+    pytest.param("paper", 2, jnp.bfloat16, marks=pytest.mark.slow)])
 def test_outputs(variant, heads, dtype):
   logits, out, _ = outputs(variant, dtype)
   assert (logits.shape, logits.dtype) == ((8, LABELS), jnp.float32)
@@ -341,6 +342,7 @@ def test_ignored_label_passes_no_gradient():
     assert (np.asarray(g)[~known] == 0).all() and (np.asarray(g)[known] != 0).all()
 
 
+@pytest.mark.slow
 def test_stage_changes_the_parameters_it_names():
   """Parameters outside TRAINABLE[stage] and the trunk below the heads get no gradient; those inside do."""
   model, variables, x = tiny("code")

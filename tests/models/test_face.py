@@ -365,7 +365,8 @@ def test_maps_from_outside_do_what_the_parser_does(system, name):
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), updated["batch_stats"], outside_updated["batch_stats"])
 
 
-@pytest.mark.parametrize("system", ["ssp", "ssg", "naive"])
+@pytest.mark.parametrize("system", [
+    "ssp", pytest.param("ssg", marks=pytest.mark.slow), pytest.param("naive", marks=pytest.mark.slow)])
 def test_nothing_of_the_parser_moves(system):
   """Neither by gradient nor by weight decay nor by batch statistics; all else does."""
   config = load(f"system={system},tiny")
@@ -542,6 +543,7 @@ def test_joint_is_basic_and_parser_on_one_encoder():
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), encoder(updated), encoder(of_all))
 
 
+@pytest.mark.slow
 def test_both_losses_of_joint_reach_the_encoder_and_neither_the_other_head():
   model = make_model("joint")
   variables, image, batch = initial(model), make_images(), joint_batch()
@@ -602,6 +604,7 @@ def test_finite_for_huge_logits():
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, grads, maps)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", face.SYSTEMS)
 def test_bfloat16_is_near_float32(system):
   exact, rough = make_model(system), make_model(system, dtype=jnp.bfloat16)

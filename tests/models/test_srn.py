@@ -154,6 +154,7 @@ def test_unknown_names_are_refused(tiny, wrong, known):
     value_of(tiny, **wrong)
 
 
+@pytest.mark.slow
 def test_a_stage_reaches_its_own_branch_only(tiny):
   model, variables, x, _, _, batch = tiny
   # y_att and y_sr come from C4 and the attention: that these stand still in their stages is the optimiser's part.

@@ -85,6 +85,7 @@ def test_max_pool_of_negative_values_and_odd_sizes():
       np.testing.assert_array_equal(pooled[:, i, j], window.max(axis=(1, 2)))
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_state():
   models = [resnet.ResNet("tiny", width=4, dtype=dtype) for dtype in (jnp.bfloat16, jnp.float32)]
 
