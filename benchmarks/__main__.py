@@ -8,6 +8,7 @@ the end. The figures land in DIR (default: docs/results), a JSON file for each.
 """
 
 import argparse
+import os
 import pathlib
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def run(name, script, arguments, out):
   """Runs one script, its table straight to the terminal; returns (exit status, seconds)."""
   print(f"\n== {name}: python benchmarks/{script} {' '.join(arguments)}", flush=True)
   start = time.monotonic()
-  status = subprocess.call([sys.executable, str(FOLDER / script), *arguments, f"--out={out}"])
+  status = subprocess.call([sys.executable, f"benchmarks/{script}", *arguments, f"--out={out}"], cwd=FOLDER.parent)
   return status, time.monotonic() - start
 
 
@@ -51,7 +52,7 @@ def main():
     script, *arguments = RUNS[name]
     chosen = arguments[args.gpu]
     if chosen is not None:
-      results[name] = run(name, script, chosen, args.out / f"{name}-{kind}.json")
+      results[name] = run(name, script, chosen, os.path.relpath(args.out / f"{name}-{kind}.json", FOLDER.parent))
   print(f"\n{'benchmark':<20}{'seconds':>9}  result")
   for name, (status, seconds) in results.items():
     print(f"{name:<20}{seconds:>9.0f}  {'done' if status == 0 else f'failed with status {status}'}")
