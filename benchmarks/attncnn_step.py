@@ -44,18 +44,12 @@ def make_run(system, args):
   return timing.compiled_step(config, model, objective, batch, models.trainable_groups("attncnn_rnn", config.loss))
 
 
-def bytes_of(program):
-  """Of a step by XLA's count: what comes in and is not given back in the same place, what goes out, and what it needs meanwhile."""
-  memory = program.memory_analysis()
-  return (memory.argument_size_in_bytes - memory.alias_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes)
-
-
 def measure(args):
   """The times and the memory of both systems, ready for JSON."""
   made = {system: make_run(system, args) for system in SYSTEMS}
   return timing.compare(made, "attncnn_rnn", "baseline", args) | {
       "bar": BAR,
-      "step_gigabytes": {system: bytes_of(program) / 1e9 for system, (_, _, program) in made.items()},
+      "step_gigabytes": {system: timing.bytes_of(program) / 1e9 for system, (_, _, program) in made.items()},
       "peak_gigabytes_of_the_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
       "bar_gigabytes": GIGABYTES,
   }

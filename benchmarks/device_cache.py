@@ -17,8 +17,6 @@ import argparse
 import contextlib
 import functools
 import itertools
-import json
-import pathlib
 import statistics
 import sys
 import time
@@ -175,12 +173,7 @@ def main():
   parser.add_argument("--threads", type=int, default=2, help="that decode")
   parser.add_argument("--steps", type=int, default=6, help="of a turn")
   parser.add_argument("--repeats", type=int, default=5, help="turns that count")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.report(parser, measure, table)
 
 
 if __name__ == "__main__":

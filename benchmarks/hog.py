@@ -11,16 +11,15 @@ too, which a shared machine disturbs less.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
-import pathlib
 import statistics
 import sys
 import time
 
 import jax
 import numpy as np
+import timing
 
 from attr_jax.nn import hog as hog_lib
 
@@ -138,12 +137,7 @@ def main():
   parser.add_argument("--batches", type=int, default=4, help="of ours in each round")
   parser.add_argument("--images", type=int, default=16, help="of scikit-image in each round and process")
   parser.add_argument("--rounds", type=int, default=15, help="rounds that count")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.report(parser, measure, table)
 
 
 if __name__ == "__main__":

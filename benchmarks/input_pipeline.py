@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import functools
 import io
-import json
 import multiprocessing
 import os
 import pathlib
@@ -313,12 +312,7 @@ def main():
   parser.add_argument("--turns", type=int, default=5, help="turns that count")
   parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
   parser.add_argument("--memory-seconds", type=float, default=60.0, help="how long memory is watched")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.report(parser, measure, table)
 
 
 if __name__ == "__main__":

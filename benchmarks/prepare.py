@@ -185,12 +185,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--count", type=int, default=3000, help="people to draw")
   parser.add_argument("--repeats", type=int, default=5, help="turns that count")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.report(parser, measure, table)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ stream) that ran them; input is the time that the loop waited for its batch, gap
 import argparse
 import collections
 import functools
-import json
 import pathlib
 import re
 import sys
@@ -146,12 +145,7 @@ def main():
   parser.add_argument("--batch", type=int, default=8)
   parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   parser.add_argument("--steps", type=int, default=4, help="that are traced")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.report(parser, measure, table)
 
 
 if __name__ == "__main__":

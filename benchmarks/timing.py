@@ -106,6 +106,11 @@ def main(doc, measure, table, *, batch, labels, repeats):
   parser.add_argument("--labels", type=int, default=labels)
   parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   parser.add_argument("--repeats", type=int, default=repeats, help="turns that count")
+  report(parser, measure, table)
+
+
+def report(parser, measure, table):
+  """Reads the command line, with `--out` added; prints `table(measure(args))` and writes what was measured."""
   parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
   args = parser.parse_args()
   result = measure(args)

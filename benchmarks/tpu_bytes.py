@@ -26,6 +26,7 @@ def measure(depth=50, batch=128, topology="v5e:1x1", size=224):
   import jax
   from jax.experimental import topologies
   import numpy as np
+  import timing
 
   from attr_jax import config as config_lib
   from attr_jax import models
@@ -54,15 +55,14 @@ def measure(depth=50, batch=128, topology="v5e:1x1", size=224):
   step = steps.make_train_step(model, objective, tx, schedule, config, mesh)
   start = time.perf_counter()
   compiled = steps.compile_train_step(step, mesh).lower(state, inputs, key).compile()
-  cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-  per_device = batch / mesh.size
-  moved = cost["bytes accessed"] / per_device
+  memory, per_device = compiled.memory_analysis(), batch / mesh.size
+  flops, moved = (count / per_device for count in timing.counts_of(compiled))
   return {
       "command": " ".join(["python", *sys.argv]), "topology": topology, "depth": depth, "batch": batch, "size": size, "dtype": "bfloat16",
       "jax": jax.__version__, "compile_seconds": time.perf_counter() - start,
-      "gflop_per_image": cost["flops"] / per_device / 1e9, "megabytes_per_image": moved / 1e6,
+      "gflop_per_image": flops / 1e9, "megabytes_per_image": moved / 1e6,
       "floor_b_megabytes": FLOOR_B[depth] / 1e6 if depth in FLOOR_B else None, "ratio": moved / FLOOR_B[depth] if depth in FLOOR_B else None,
-      "peak_gigabytes": (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes) / 1e9,
+      "peak_gigabytes": timing.bytes_of(compiled) / 1e9,
       "donated_megabytes": memory.alias_size_in_bytes / 1e6, "state_megabytes": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / 1e6,
       "bar": BAR,
   }
