@@ -239,15 +239,11 @@ def main():
   parser.add_argument("--rounds", type=int, default=2, help="cold and warm runs of the three commands; 0 for none")
   parser.add_argument("--thresholds", type=lambda text: tuple(map(float, text.split(","))), default=(DEFAULT,),
                       help="seconds of compiling from which programs are stored")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
+  args = timing.parse(parser)
   args.configs = known if args.configs == "all" else [name for name in args.configs.split(",") if name]
   if wrong := set(args.configs) - set(known):
     raise SystemExit(f"no config {', '.join(sorted(wrong))}; there are: {', '.join(known)}")
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.tell(measure(args), table, args.out)
 
 
 if __name__ == "__main__":

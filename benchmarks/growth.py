@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import functools
 import gc
-import json
 import math
 import multiprocessing
 import os
@@ -416,14 +415,10 @@ def main():
   parser.add_argument("--lines", type=names, default=(), help=f"of {', '.join([*LINES, 'epochs'])} (default: all)")
   parser.add_argument("--full", action="store_true", help="larger sizes; a quarter of an hour")
   parser.add_argument("--turns", type=int, default=3)
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
+  args = timing.parse(parser)
   if wrong := set(args.lines) - {*LINES, "epochs"}:
     raise SystemExit(f"no line {', '.join(sorted(wrong))}; there are: {', '.join([*LINES, 'epochs'])}")
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.tell(measure(args), table, args.out)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ import argparse
 import copy
 import functools
 import itertools
-import json
 import os
-import pathlib
 import statistics
 import sys
 import time
@@ -333,14 +331,10 @@ def main():
   parser.add_argument("--compile-mode", default="default", help="of torch.compile, such as max-autotune")
   parser.add_argument("--turns", type=int, default=4)
   parser.add_argument("--window", type=float, help="seconds of each turn (default: 1; on a CPU 0.3)")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
+  args = timing.parse(parser)
   args.torch = (RIVALS if args.gpu else RIVALS[:2]) if args.torch is None else args.torch
   args.window = args.window or (1.0 if args.gpu else 0.3)
-  result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.tell(measure(args), table, args.out)
 
 
 if __name__ == "__main__":

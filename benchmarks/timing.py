@@ -111,12 +111,21 @@ def main(doc, measure, table, *, batch, labels, repeats):
 
 def report(parser, measure, table):
   """Reads the command line, with `--out` added; prints `table(measure(args))` and writes what was measured."""
+  args = parse(parser)
+  tell(measure(args), table, args.out)
+
+
+def parse(parser):
+  """The command line, with `--out` added."""
   parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
-  result = measure(args)
+  return parser.parse_args()
+
+
+def tell(result, table, out):
+  """Prints `table(result)` and writes the result into the file `out`, unless that is None."""
   print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  if out:
+    out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def bytes_of(program):

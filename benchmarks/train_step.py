@@ -26,10 +26,8 @@ import argparse
 import functools
 import gc
 import itertools
-import json
 import math
 import os
-import pathlib
 import statistics
 import sys
 import time
@@ -504,8 +502,7 @@ def main():
   parser.add_argument("--window", type=float, help="seconds of a turn at least")
   parser.add_argument("--repeats", type=int, help="turns that count")
   parser.add_argument("--minutes", type=float, default=5.5, help="nothing new begins after them")
-  parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
-  args = parser.parse_args()
+  args = timing.parse(parser)
   if args.size % 32:
     parser.error(f"--size={args.size} is not a multiple of 32")
   if args.gpu and jax.default_backend() != "gpu":
@@ -519,9 +516,7 @@ def main():
     if getattr(args, key) is None:
       setattr(args, key, value)
   result = measure(args)
-  print(table(result))
-  if args.out:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+  timing.tell(result, table, args.out)
   if any(row.get("refused") and row.get("off") for case in result["cases"] for row in case["systems"].values()):
     raise SystemExit("train_step.py: a side computes something else, see above")
 

@@ -26,10 +26,6 @@ def call(capsys, *argv):
   return ended.value.code, captured.out, captured.err
 
 
-# All in one process: the run that they look at is trained once.
-pytestmark = pytest.mark.xdist_group("cli")
-
-
 @pytest.fixture(scope="module")
 def workdir(world_dir, tmp_path_factory):
   """A finished tiny run."""
