@@ -16,8 +16,8 @@ from attr_jax import train
 from attr_jax.data import pipeline
 
 
-def losses_of(config, count):
-  """The loss of each of the first `count` training steps."""
+def make_run(config, count):
+  """(compiled step, first state, `count` batches) of a training run."""
   mesh = sharding.make_mesh(jax.devices()[:1])
   data = evaluate.open_data(config)
   source = evaluate.open_source(config, data, "train")
@@ -31,23 +31,37 @@ def losses_of(config, count):
       model, train.make_objective(config, data.info), tx, schedule, config, mesh,
       remember=getattr(models.MODELS[config.model.name], "remember", None), num_train=len(source)), mesh)
   batches = pipeline.train_dataset(source, evaluate.input_spec(config), batch_size=config.batch_size, seed=0)
-  values = []
-  for i in range(count):
-    batch = {key: value for key, value in batches[i].items() if key != "valid"}
-    state, scalars = step(state, sharding.put_batch(batch, sharding.over_batch(mesh)), jax.random.key(0))
+  rows = sharding.over_batch(mesh)
+  put = lambda batch: sharding.put_batch({key: value for key, value in batch.items() if key != "valid"}, rows)
+  return step, state, [put(batches[number]) for number in range(count)]
+
+
+def losses(step, state, batches, beside=None):
+  """The loss of each step, and, of the same states, what the step `beside` says it is."""
+  values, others = [], []
+  for batch in batches:
+    if beside is not None:
+      others.append(float(beside(jax.tree.map(lambda value: value.copy(), state), batch, jax.random.key(0))[1]["loss"]))
+    state, scalars = step(state, batch, jax.random.key(0))
     values.append(float(scalars["loss"]))
-  return np.array(values)
+  return np.array(values), np.array(others)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["srn", "diaa", "dahar", "dahar.py:design=B", "vac", "person_segmenter"])
 def test_bfloat16_losses_follow_float32(name, world_dir):
-  """Step by step two runs diverge that round differently; of every ten steps the mean losses agree within 1 %."""
+  """Each of 50 losses, from the state that float32 has reached, agrees within 0.5 %, and the mean loss of a run of its own within 1 %.
+
+  Two runs that round differently part step by step whatever they compute in, so their single losses are not compared.
+  """
   path = f"{name},tiny" if ":" in name else f"{name}.py:tiny"
-  exact, rough = (losses_of(load(path, world_dir, batch_size=32, compute_dtype=dtype), 50) for dtype in ("float32", "bfloat16"))
+  make = lambda dtype: make_run(load(path, world_dir, batch_size=32, compute_dtype=dtype), 50)
+  (step, state, batches), (rough_step, rough_state, _) = make("float32"), make("bfloat16")
+  exact, same_state = losses(step, state, batches, rough_step)
+  alone, _ = losses(rough_step, rough_state, batches)
+  windows = alone.reshape(5, 10).mean(axis=1) / exact.reshape(5, 10).mean(axis=1) - 1
+  print(f"{name}: same state at most {np.abs(same_state / exact - 1).max():.4f}; alone mean {alone.mean() / exact.mean() - 1:+.4f}, "
+        f"tens of steps {windows.round(4)}")
   assert exact[-10:].mean() < exact[:10].mean()  # something is learned
-  windows = rough.reshape(5, 10).mean(axis=1) / exact.reshape(5, 10).mean(axis=1) - 1
-  print(f"{name}: mean {rough.mean() / exact.mean() - 1:+.4f}, tens of steps {windows.round(4)}, "
-        f"a single step at most {np.abs(rough / exact - 1).max():.4f}")
-  np.testing.assert_allclose(rough[:3], exact[:3], rtol=0.01)
-  assert np.abs(windows).max() < 0.01
+  np.testing.assert_allclose(same_state, exact, rtol=0.005)
+  np.testing.assert_allclose(alone.mean(), exact.mean(), rtol=0.01)
