@@ -413,7 +413,7 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
 
 def input_spec(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo | None = None) -> pipeline.InputSpec:
   """The pipeline's part of the config; `info` for training on crops that keep the labels of one group."""
-  keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip", "masks")
+  keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip", "scaled_decode", "masks")
   options = {key: config.input[key] for key in keys}
   if info is not None and config.input.crop == "six_view":
     group = config.input.crop_group

@@ -132,7 +132,7 @@ class OurFunctionDataset(UsualDataset):
 
 def whole_augment(raw, rng):
   """The training view in steps that each make new arrays."""
-  sample = ops.resize(pipeline.decode_sample(raw), SPEC.resize)
+  sample = ops.resize(pipeline.decode_sample(raw, at_least=SPEC.resize), SPEC.resize)
   box = ops.five_position_box(SPEC.resize, ops.crop_shapes(SPEC.resize, SPEC.heights), rng)
   return ops.random_flip(ops.resize(ops.crop(sample, box), SPEC.size), rng)
 

@@ -17,6 +17,7 @@ MAX_PIXELS = 100_000_000
 # All callers decode in threads of their own; OpenCV's pool would only fight with them.
 cv2.setNumThreads(1)
 
+_LEAST_FACTOR = 1.5  # a smaller image that is little smaller takes the decoder as long
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_KINDS = {0: "grey", 2: "rgb", 3: "palette", 4: "grey+alpha", 6: "rgb+alpha"}
 # Start-of-frame markers; C4, C8 and CC in the same range mean something else.
@@ -264,9 +265,25 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
   return np.ascontiguousarray(image)
 
 
-def decode_jpeg(data: bytes) -> np.ndarray:
-  """Decodes a JPEG that `prepare` has checked. Returns uint8 [H, W, 3] RGB; releases the GIL."""
-  return simplejpeg.decode_jpeg(data)
+def decode_jpeg(data: bytes, at_least: tuple[int, int] = (0, 0)) -> np.ndarray:
+  """Decodes a JPEG that `prepare` has checked; releases the GIL.
+
+  Args:
+    data: The whole file.
+    at_least: (H, W). The decoder makes a larger image smaller by itself, by factors of 1.5 to 8, down to this at the least: faster
+      than to make it smaller later, and without aliasing. (0, 0): at its full size.
+
+  Returns:
+    uint8 [H, W, 3], RGB.
+  """
+  if not any(at_least):
+    return simplejpeg.decode_jpeg(data)
+  return simplejpeg.decode_jpeg(data, min_height=at_least[0], min_width=at_least[1], min_factor=_LEAST_FACTOR)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+  """(H, W) that a JPEG which `prepare` has checked is stored at."""
+  return simplejpeg.decode_jpeg_header(data)[:2]
 
 
 def decode_mask(data: bytes) -> np.ndarray:

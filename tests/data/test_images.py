@@ -204,6 +204,19 @@ def test_the_limit_counts_pixels(picture):
     images.decode_image(data, where="x", max_pixels=2399)
 
 
+@pytest.mark.parametrize("shape, expected", [
+    ((1024, 1024), (256, 256)), ((768, 1024), (288, 384)), ((2048, 300), (2048, 300)), ((512, 700), (256, 350)), ((380, 380), (380, 380)),
+    ((256, 256), (256, 256)), ((200, 3000), (200, 3000))])
+def test_large_images_leave_the_decoder_smaller(shape, expected):
+  rng = np.random.default_rng(0)
+  image = cv2.resize(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8), shape[::-1], interpolation=cv2.INTER_CUBIC)
+  data = images.encode_jpeg(image)
+  found = images.decode_jpeg(data, (256, 256))
+  assert found.shape == (*expected, 3) and images.jpeg_size(data) == shape
+  averaged = cv2.resize(image, expected[::-1], interpolation=cv2.INTER_AREA)
+  assert np.abs(found.astype(float) - averaged).mean() < 2
+
+
 def test_masks_survive_png():
   mask = np.random.default_rng(2).integers(0, 256, (31, 17)).astype(np.uint8)
   np.testing.assert_array_equal(images.decode_mask(images.encode_png(mask)), mask)

@@ -173,12 +173,29 @@ def test_training_masks_follow_their_images():
 
 
 def test_no_crop_and_no_flip_is_a_plain_resize():
-  spec = pipeline.InputSpec(resize=[32, 32], size=[24, 20], crop="none", crop_sizes=(256, 128), flip=False)
+  spec = pipeline.InputSpec(resize=[32, 32], size=[24, 20], crop="none", crop_sizes=(256, 128), flip=False, scaled_decode=False)
   source = Memory(4)
   batch = pipeline.train_dataset(source, spec, batch_size=4, seed=0)[0]
   for image, number in zip(batch["image"], batch["id"] - 100):
     expected = cv2.resize(images.decode_jpeg(source.samples[number]["image"]), (20, 24), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("crop", ["five_position", "none"])
+def test_decoding_at_a_smaller_scale_moves_nothing(crop):
+  """A white disc in a large photo, its mask and a landmark in its centre: all at the same place either way."""
+  mask = cv2.circle(np.zeros((300, 400), np.uint8), (280, 90), 40, 255, cv2.FILLED)
+  raw = {"image": images.encode_jpeg(np.repeat(mask[..., None], 3, axis=2)), "person_mask": images.encode_png(mask), "id": np.int64(0),
+         "landmarks": np.tile(np.float32([280, 90]), (5, 1)), "label": np.zeros(2, np.uint8), "known": np.ones(2, bool)}
+  spec = pipeline.InputSpec(resize=(64, 64), size=(56, 56), crop=crop)
+  for seed in range(6):
+    small, whole = (pipeline.augment(raw, np.random.default_rng(seed), spec=dataclasses.replace(spec, scaled_decode=scaled))
+                    for scaled in (True, False))
+    np.testing.assert_array_equal(small["person_mask"], whole["person_mask"])
+    np.testing.assert_allclose(small["landmarks"], whole["landmarks"], atol=0.01)
+    assert np.abs(small["image"][..., 0].astype(float) - small["person_mask"]).mean() < 3
+  views = [pipeline.evaluation_view(raw, spec=dataclasses.replace(spec, scaled_decode=scaled), views="full") for scaled in (True, False)]
+  assert 0 < np.abs(views[0]["image"].astype(float) - views[1]["image"]).mean() < 3
 
 
 @pytest.mark.parametrize("views", ["full", "five_crop"])

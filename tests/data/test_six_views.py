@@ -31,7 +31,7 @@ def record(label, rows=60, columns=200, id=5):
 @pytest.fixture(autouse=True)
 def plain_images(monkeypatch):
   """Records hold arrays in place of JPEGs: a code in pixels does not survive JPEG."""
-  monkeypatch.setattr(images, "decode_jpeg", lambda data: data)
+  monkeypatch.setattr(images, "decode_jpeg", lambda data, at_least: data)
 
 
 def test_views_are_the_whole_image_and_crops_of_it_at_its_own_scale():
