@@ -11,13 +11,14 @@ import argparse
 import collections
 import functools
 import pathlib
-import re
 import sys
 import tempfile
 import time
 
 import jax
 import numpy as np
+
+import hlo
 import timing
 
 from attr_jax import cli
@@ -32,29 +33,23 @@ from attr_jax.data import pipeline
 from attr_jax.data import worlds
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = .*? ([\w\-]+)\(")
 KINDS = {"convolution": ("convolution", "dot", "custom-call"), "pooling": ("reduce-window", "select-and-scatter"),
          "communication": ("all-reduce", "all-gather", "reduce-scatter")}
 
 
-def instructions(text):
+def contents(text):
   """Instruction of a compiled program -> (operations in it, the layer it comes from)."""
-  bodies, body, found = collections.defaultdict(set), None, {}
-  for line in text.splitlines():
-    if line.endswith("{") and not line.startswith(" "):
-      body = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0]
-    elif match := INSTRUCTION.match(line):
-      bodies[body].add(match[2])
-      called, layer = re.search(r"calls=%?([\w.\-]+)", line), re.search(r'op_name="([^"]*)"', line)
-      found[match[1]] = (match[2], called[1] if called else None, layer[1] if layer else "")
-  return {name: (bodies[called] if called else {operation}, layer) for name, (operation, called, layer) in found.items()}
+  bodies, found = collections.defaultdict(set), hlo.instructions(text)
+  for one in found:
+    bodies[one.body].add(one.operation)
+  return {one.name: (bodies[one.calls] if one.calls else {one.operation}, one.layer) for one in found}
 
 
 def kind(operations, layer):
   for name, members in KINDS.items():
     if operations & set(members):
       return name
-  if re.search(r"(^|[/_])(\w*bn\d?|norm)/", layer) or "BatchNorm" in layer:
+  if hlo.of_norm(layer):
     return "batch norm, ReLU"
   return "element by element" if "Model" in layer else "other"
 
@@ -114,7 +109,7 @@ def measure(args):
       jax.block_until_ready(state)
       wall = time.perf_counter() - begin
     batches.close()
-    known, busy, spans = instructions(text), collections.Counter(), []
+    known, busy, spans = contents(text), collections.Counter(), []
     for name, start, end in events(folder / "trace"):
       if name in known:
         busy[kind(*known[name])] += (end - start) / 1e9

@@ -5,6 +5,8 @@ import importlib
 import sys
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,6 +37,21 @@ def test_growth_judges_the_power_of_the_upper_sizes(script, power, met):
   machine = {"device": "x", "load_average": 0, "cores": 2}
   shown = growth.table({"lines": {"a/b": line, "c/d": steep}, "epochs": None, "bar": growth.BAR, **machine})
   assert ("OVER met" in shown) == (not met) and "- OVER" in shown and max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_compiled_program_is_read(script):
+  hlo = script("hlo")
+
+  def function(x):
+    with jax.named_scope("bn1/"):
+      total = x.sum((0, 1))
+    return jnp.sort(x, axis=1).transpose(2, 1, 0), total
+
+  found = hlo.instructions(jax.jit(function).lower(np.ones((32, 16, 8), np.float32)).compile().as_text())
+  assert hlo.norm_passes(found) == {"forward": 1, "backward": 0}
+  moved = hlo.moved_activations(found, 32 * 16 * 8)
+  assert moved and {one.shape for one in moved} == {(8, 16, 32)} and not hlo.moved_activations(found, 32 * 16 * 8 + 1)
+  assert {one.body for one in found} >= {one.calls for one in found if one.calls}
 
 
 def test_memory_that_numpy_holds_is_seen(script):

@@ -20,4 +20,6 @@ def test_a_step_of_resnet50_moves_few_bytes_and_is_donated(tmp_path):
   found = json.loads(out.read_text())
   assert found["ratio"] <= 1.1  # of floor B, docs/performance.md
   assert found["donated_megabytes"] > 0.98 * found["state_megabytes"]
+  # Each of 53 batch norms takes its sums in one pass forward and one backward; no activation changes its layout.
+  assert found["norm_passes"] == {"forward": 53, "backward": 53} and found["moved_activations"] == []
   assert 23 < found["gflop_per_image"] < 25
