@@ -13,7 +13,7 @@ everything. A slope with fewer than 2 ms in its longest time is not judged.
 Memory is, by the line: of compiled steps what XLA plans (arguments, results and work space), without noise; of numpy code the peak
 that tracemalloc sees, in a turn of its own; of `prepare` the most that its process held beyond its start; of a checkpoint the
 bytes on disk. `epochs` trains for several epochs in a process of its own and looks at the memory of the process after
-each: the slope in MB an epoch over all but the first two is to be within twice its standard error of 0, or below 0.5 MB.
+each: the slope in MB an epoch over their second half is to be within twice its standard error of 0, or below 0.5 MB.
 """
 
 import argparse
@@ -319,9 +319,9 @@ def epochs_child(epochs, count, results):
 
 def memory_over_epochs(args):
   """Training and validation, epoch after epoch: memory of the process."""
-  epochs = 40 if args.full else 16
-  held, seconds = in_child(epochs_child, epochs, 2048)
-  later = np.array(held[2:])
+  epochs = 60 if args.full else 24
+  held, seconds = in_child(epochs_child, epochs, 1024)
+  later = np.array(held[epochs // 2:])  # caches and the heaps of threads fill up in the epochs before
   x = np.arange(len(later)) - (len(later) - 1) / 2
   slope = float(x @ later / (x @ x))
   rest = later - later.mean() - slope * x

@@ -97,19 +97,20 @@ def test_joint_training_learns_from_two_data_sets_in_one_compiled_step(parser, f
 
 @pytest.mark.slow
 def test_two_runs_are_averaged(parser, folder, tmp_path):
-  """SSP + SSG: the mean of their probabilities."""
+  """The mean of their probabilities, of two with regions and of one that knows nothing of them, as for the picture of channels."""
   workdir, _ = parser
-  tables = []
-  for system in ("ssp", "ssg"):
-    train.train_and_evaluate(load(f"celeba_aligned/{system}", folder, weights=str(workdir)), tmp_path / system, quiet=True)
-    with np.load(tmp_path / system / "predictions" / "test-full.npz") as table:
-      tables.append(1 / (1 + np.exp(-table["logit"].astype(np.float64))))
-  evaluate.evaluate_runs([tmp_path / "ssp", tmp_path / "ssg"], split="test", views="full", progress=False)
-  with np.load(tmp_path / "ssp" / "predictions" / "test-full-mean_of_2.npz") as table:
-    np.testing.assert_allclose(1 / (1 + np.exp(-table["logit"])), np.mean(tables, axis=0), atol=1e-6)
-  # One that reads maps from the disk beside one that knows nothing of them, as for the picture of their channels.
-  annotate.annotate(workdir, "celeba_aligned", evaluate.data_folder(load("celeba_aligned/ssp", folder)), maps="regions", name="beside", progress=False)
-  for name, options in (("maps", "celeba_aligned/ssp,annotation=beside"), ("basic", "celeba_aligned/avg_pooling")):
-    train.train_and_evaluate(load(options, folder), tmp_path / name, quiet=True)
-  evaluate.evaluate_runs([tmp_path / "maps", tmp_path / "basic"], split="test", views="full", progress=False)
-  assert (tmp_path / "maps" / "pictures" / "test-full-mean_of_2-channels.png").stat().st_size > 0
+  data = evaluate.data_folder(load("celeba_aligned/ssp", folder))
+  annotate.annotate(workdir, "celeba_aligned", data, maps="regions", name="beside", progress=False)
+  train.train_and_evaluate(load("celeba_aligned/ssp,annotation=beside", folder), tmp_path / "ssp", quiet=True)  # reads maps from the disk
+  train.train_and_evaluate(load("celeba_aligned/ssg", folder, weights=str(workdir)), tmp_path / "ssg", quiet=True)
+  train.train_and_evaluate(load("celeba_aligned/avg_pooling", folder), tmp_path / "basic", quiet=True)
+
+  def probability(run, name):
+    with np.load(tmp_path / run / "predictions" / f"{name}.npz") as table:
+      return 1 / (1 + np.exp(-table["logit"].astype(np.float64)))
+
+  for other in ("ssg", "basic"):
+    evaluate.evaluate_runs([tmp_path / "ssp", tmp_path / other], split="test", views="full", progress=False)
+    expected = (probability("ssp", "test-full") + probability(other, "test-full")) / 2
+    np.testing.assert_allclose(probability("ssp", "test-full-mean_of_2"), expected, atol=1e-6)
+  assert (tmp_path / "ssp" / "pictures" / "test-full-mean_of_2-channels.png").stat().st_size > 0

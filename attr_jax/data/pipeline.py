@@ -83,7 +83,7 @@ class InputSpec:
     if not self.heights or min(self.heights) < 1 or max(self.heights) > limit:
       raise InputError(f"crop_sizes: expected sizes in 1..{limit} for resize {self.resize[0]}x{self.resize[1]}, got {self.heights}")
 
-  @property
+  @functools.cached_property
   def heights(self) -> tuple[int, ...]:
     """`crop_sizes` with its default filled in."""
     if self.crop_sizes is not None:
