@@ -165,7 +165,7 @@ def _start_jax() -> None:
   flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses here
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(pathlib.Path.home() / ".cache" / "attr_jax" / "xla")
   jax.config.update("jax_compilation_cache_dir", cache)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:

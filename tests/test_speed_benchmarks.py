@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import runpy
 import sys
 import types
 
@@ -22,6 +23,21 @@ def script(monkeypatch):
   yield importlib.import_module
   for path in folder.glob("*.py"):  # names such as `prepare` shall not be found by a later test
     sys.modules.pop(path.stem, None)
+
+
+@pytest.mark.parametrize("place", [1, 2], ids=["cpu", "gpu"])
+def test_all_benchmarks_take_their_arguments(script, place, monkeypatch):
+  """`python -m benchmarks` would otherwise tell of a wrong argument after minutes."""
+  runs, written = runpy.run_path(str(REPOSITORY / "benchmarks" / "__main__.py"), run_name="benchmarks")["RUNS"], []
+  monkeypatch.setattr(script("timing"), "tell", lambda result, table, out: written.append(out))
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu" if place == 2 else "cpu")
+  for name, run in runs.items():
+    if run[place] is not None:
+      module = script(run[0].removesuffix(".py"))
+      monkeypatch.setattr(module, "measure", lambda args: {"cases": []})
+      monkeypatch.setattr(sys, "argv", [run[0], *run[place], f"--out={name}.json"])
+      module.main()
+  assert [path.stem for path in written] == [name for name, run in runs.items() if run[place] is not None]
 
 
 @pytest.mark.parametrize("power, met", [(0.0, True), (1.0, True), (1.3, False), (2.0, False)])
