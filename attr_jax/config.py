@@ -147,7 +147,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.input.crop_labels = "group"  # six_view: what labels its crops keep, those of the group, "none" or "all"
   config.input.keep_ratio = False  # True: crops keep the aspect of `resize` (pedestrians)
   config.input.flip = True
-  config.input.scaled_decode = True  # False: JPEGs much larger than needed are decoded whole all the same
+  config.input.scaled_decode = False  # True: JPEGs much larger than needed are decoded at a smaller scale
   config.input.masks = False  # True for models that learn from masks
   config.input.brightness = 0.0
   config.input.contrast = 0.0

@@ -51,7 +51,7 @@ SYSTEMS = {
     "usual": "usual DataLoader", "torch": "DataLoader, our fn", "grain": "plain grain", "host": "ours, host", "device": "ours, device"}
 BARS = {("train 256x256", "usual"): 4.5, ("train 256x256", "grain"): 1.35, ("train 1024x768", "usual"): 4.0}
 SAMPLES = 20_000
-SPEC = pipeline.InputSpec()
+SPEC = pipeline.InputSpec(scaled_decode=True)
 SEED = 1
 
 

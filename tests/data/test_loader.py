@@ -61,13 +61,13 @@ def copied(batch):
 
 def plainly_augmented(raw, rng, spec):
   """Whole steps on whole samples, each into new arrays."""
-  sample = ops.resize(pipeline.decode_sample(raw, at_least=spec.resize), spec.resize)
+  sample = ops.resize(pipeline.decode_sample(raw), spec.resize)
   if spec.crop == "five_position":
     sample = helpers.five_position_crop(sample, ops.crop_shapes(spec.resize, spec.heights), spec.size, rng)
   elif spec.crop == "random_square":
     sample = helpers.random_square_crop(sample, (40, 48), spec.size, rng)
   else:
-    sample = ops.resize(pipeline.decode_sample(raw, at_least=spec.size), spec.size)
+    sample = ops.resize(pipeline.decode_sample(raw), spec.size)
   return ops.random_flip(sample, rng)
 
 

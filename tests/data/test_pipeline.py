@@ -173,7 +173,7 @@ def test_training_masks_follow_their_images():
 
 
 def test_no_crop_and_no_flip_is_a_plain_resize():
-  spec = pipeline.InputSpec(resize=[32, 32], size=[24, 20], crop="none", crop_sizes=(256, 128), flip=False, scaled_decode=False)
+  spec = pipeline.InputSpec(resize=[32, 32], size=[24, 20], crop="none", crop_sizes=(256, 128), flip=False)
   source = Memory(4)
   batch = pipeline.train_dataset(source, spec, batch_size=4, seed=0)[0]
   for image, number in zip(batch["image"], batch["id"] - 100):

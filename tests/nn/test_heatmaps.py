@@ -74,7 +74,8 @@ def test_shrinking_or_raising_all_maps_changes_nothing(sums):
 def test_sums_add_up_over_batches_and_leave_padding_out(sums):
   a, b = make_maps(0, count=6), make_maps(1, count=6)
   whole = sums(a, b)
-  a[5], valid = np.nan, jnp.array([True, True, False])
+  a, valid = a.copy(), jnp.array([True, True, False])  # jax may still be reading the old one
+  a[5] = np.nan
   parts = [sums(a[:4], b[:4]), jax.jit(sums)(np.concatenate([a[4:5], make_maps(0, count=6)[5:], a[5:]]),
                                              np.concatenate([b[4:], b[5:]]), valid)]
   for i in range(2):
