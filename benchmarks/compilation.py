@@ -176,11 +176,11 @@ def compile_config(name):
   start = time.perf_counter()
   lowered = steps.compile_train_step(step, mesh).lower(state, full_size_batch(config, num_labels), jax.random.key(0))
   middle, processor = time.perf_counter(), time.process_time()
-  plan = lowered.compile().memory_analysis()
+  program = lowered.compile()
   return {
       "lower": middle - start, "compile": time.perf_counter() - middle,
       "processor": time.process_time() - processor, "batch": config.batch_size, "size": list(config.input.size),
-      "megabytes": (plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes) / 2**20,
+      "megabytes": timing.bytes_of(program) / 2**20,
   }
 
 

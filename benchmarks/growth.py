@@ -80,8 +80,7 @@ def traced_peak(run):
 
 
 def planned_megabytes(program):
-  plan = program.memory_analysis()
-  return (plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes - plan.alias_size_in_bytes) / 2**20
+  return timing.bytes_of(program) / 2**20
 
 
 def batch_of(count, side, labels):
