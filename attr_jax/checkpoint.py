@@ -1,9 +1,14 @@
 """Saving and restoring the training state. The only file that imports orbax."""
 
+from collections.abc import Mapping
 import logging
 import pathlib
+import shutil
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from attr_jax.errors import InputError
@@ -25,7 +30,10 @@ class Checkpoints:
   def __init__(self, folder: pathlib.Path):
     self.folder = pathlib.Path(folder).absolute()
     self._pending = None
-    self._checkpointer = ocp.training.Checkpointer(
+    self._checkpointer = self._open()
+
+  def _open(self) -> ocp.training.Checkpointer:
+    return ocp.training.Checkpointer(
         self.folder,
         preservation_policy=_policies.AnyPreservationPolicy([
             _policies.LatestN(1),
@@ -70,31 +78,55 @@ class Checkpoints:
   def restore_newest(self, abstract_state: Any) -> Any:
     """The newest checkpoint that can be read, or None where there is none.
 
-    One that is damaged is named and passed over for the one before it.
+    One that is damaged is named, renamed and passed over for the one before it.
 
     Raises:
       InputError: there are checkpoints and none fits.
     """
-    errors = []
+    errors = {}
     for step in reversed(self.steps()):
       try:
-        return self.restore(step, abstract_state)
+        state = self.restore(step, abstract_state)
       except InputError as error:
-        logging.warning("%s; trying the one before it", error)
-        errors.append(str(error))
+        errors[step] = str(error)
+        continue
+      if errors:
+        self._set_aside(errors)
+      return state
     if errors:
-      raise InputError(f"no checkpoint in {self.folder} can be restored: {errors[0]}")
+      raise InputError(f"no checkpoint in {self.folder} can be restored: {next(iter(errors.values()))}")
     return None
 
+  def _set_aside(self, errors: Mapping[int, str]) -> None:
+    """Renames damaged checkpoints: one of a later step would count as the newest, and the run will come to that step again."""
+    self._checkpointer.close()
+    if jax.process_index() == 0:
+      for step, error in errors.items():
+        aside = self.folder / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        (self.folder / str(step)).rename(aside)
+        logging.warning("%s; it is now %s, and the one before it is used", error, aside)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("damaged checkpoints")
+    self._checkpointer = self._open()
+
   def restore(self, step: int, abstract_state: Any) -> Any:
-    """The state of one step, laid out as `abstract_state` says (any device count)."""
+    """The state of one step, laid out as `abstract_state` says (any number of devices and processes).
+
+    Each process reads what its devices hold. One that cannot takes all others with it, so that they go on alike.
+    """
     if step not in self.steps():
       raise InputError(f"{self.folder} holds no checkpoint of step {step}; there are: {self.steps()}")
+    state, cause = None, None
     try:
-      return self._checkpointer.load(step, abstract_state)
+      with _alone():
+        state = self._checkpointer.load(step, abstract_state)
     except Exception as error:  # orbax raises many kinds; the reader needs one line
-      reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-      raise InputError(f"checkpoint {self.folder / str(step)} cannot be restored ({reason})") from error
+      cause = error
+    if _anywhere(cause is not None):
+      reason = _first_line(cause) if cause else "another process cannot read it"
+      raise InputError(f"checkpoint {self.folder / str(step)} cannot be restored ({reason})") from cause
+    return state
 
   def close(self) -> None:
     """Waits for the writing and lets go of the folder."""
@@ -112,3 +144,21 @@ class Checkpoints:
     kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
     resume = f"the run can go on from step {kept[-1]}" if kept else "there is no earlier one"
     return SaveError(f"checkpoint of step {step} could not be written to {self.folder}: {reason}; {resume}")
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__
+
+
+def _alone() -> ocp.Context:
+  """Within it a process reads without waiting for the others: one that fails would keep them waiting."""
+  context = ocp.Context()
+  context.multiprocessing.primary_host = jax.process_index()
+  context.multiprocessing.active_processes = {jax.process_index()}
+  return context
+
+
+def _anywhere(failed: bool) -> bool:
+  """Whether any process says so, on every process."""
+  return failed if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(failed)).any())

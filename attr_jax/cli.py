@@ -1,11 +1,13 @@
 """`attr-jax COMMAND`. Status 0 on success, 2 for a wrong call or wrong data, 1 for a failed run."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import sys
+import threading
 from typing import Any
 
 from attr_jax.data import worlds
@@ -13,6 +15,11 @@ from attr_jax.errors import InputError
 
 _PREPARE_OPTIONS = ("name", "source", "data_dir", "size", "partition", "margin", "max_bad", "allow_deviations", "overwrite")
 _PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
+# Seconds in which processes that fail alike can say so and leave together. Process 0 waits longer: without it jax ends the others.
+_PATIENCE, _PATIENCE_OF_FIRST = 5.0, 10.0
+# What runtime errors say where another process is gone: gloo on CPUs, then the service that all processes report to.
+_LOST = ("gloo", "connection closed by peer", "connection reset", "coordination", "heartbeat", "barrier", "deadline_exceeded",
+         "unavailable")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,17 +43,43 @@ def main(argv: list[str] | None = None) -> None:
     status = 0
   except Exception as error:
     status = _fail_of(error)
-  sys.exit(status)
+  _leave(status)
 
 
 def _fail_of(error: Exception) -> int:
   """Status of the errors that a run may end with; others are ours and show their kind."""
-  name = type(error).__name__
+  name, text = type(error).__name__, " ".join(str(error).split())
   if name == "Preempted":
     return _fail(str(error), _PREEMPTED_STATUS)
   if name in ("NonFiniteError", "SaveError") or isinstance(error, OSError):
     return _fail(str(error), 1)
-  return _fail(f"{name}: {' '.join(str(error).split())[:500]} (run again with --debug for the traceback)", 1)
+  if name == "JaxRuntimeError" and _is_one_of_several() and any(mark in text.lower() for mark in _LOST):
+    return _fail(f"another process of this run is gone ({text[:200]}); start all of them again: the same command goes on from the newest "
+                 "checkpoint", 1)
+  return _fail(f"{name}: {text[:500]} (run again with --debug for the traceback)", 1)
+
+
+def _leave(status: int) -> None:
+  """Ends the process. One of several that failed alone must not wait for the others to end: they wait for it."""
+  if status in (0, _PREEMPTED_STATUS) or not _is_one_of_several():
+    sys.exit(status)
+  import jax
+
+  def together() -> None:
+    with contextlib.suppress(Exception):
+      jax.distributed.shutdown()
+
+  thread = threading.Thread(target=together, daemon=True)
+  thread.start()
+  thread.join(_PATIENCE_OF_FIRST if jax.process_index() == 0 else _PATIENCE)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def _is_one_of_several() -> bool:
+  jax = sys.modules.get("jax")
+  return jax is not None and jax.distributed.is_initialized()
 
 
 def _fail(message: str, status: int) -> int:

@@ -37,7 +37,7 @@ _CHOICES = {
 }
 # Keys that a resumed run may change: they do not alter what was trained so far.
 _RESUMABLE = ("data.dir", "data.cache", "total_steps", "total_epochs", "total_examples", "log_every_steps",
-              "steps_per_dispatch", "evaluate.", "checkpoint.", "input.threads", "tensorboard")
+              "steps_per_dispatch", "fsdp", "evaluate.", "checkpoint.", "input.threads", "tensorboard")
 
 # Crops of whole pedestrians, measured by mA.
 PEDESTRIANS = ("pa100k", "peta", "peta_all", "rap", "rap2")
@@ -108,6 +108,8 @@ def default_config() -> ml_collections.ConfigDict:
   # Updates that the device does in one go. More than one saves the start of programs that take about as long as their work: small
   # batches on a GPU. XLA runs them several times slower on a CPU.
   config.steps_per_dispatch = 1
+  # Devices over which parameters and optimiser state are split; 1: each has all of them. Losses are the same.
+  config.fsdp = 1
   config.compute_dtype = "float32"  # parameters, statistics and losses stay float32
   config.batch_norm = ml_collections.ConfigDict()
   # Whose images share statistics: those of a device ("local", which needs no communication in the layers), of `group_size`
@@ -405,7 +407,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     value = _get(config, key)
     if value not in allowed:
       raise InputError(f"config.{key}={value!r}; allowed: {', '.join(name or 'empty' for name in allowed)}")
-  for key in ("batch_size", "accumulate_steps", "steps_per_dispatch", "log_every_steps", "evaluate.batch_size"):
+  for key in ("batch_size", "accumulate_steps", "steps_per_dispatch", "fsdp", "log_every_steps", "evaluate.batch_size"):
     if _get(config, key) < 1:
       raise InputError(f"config.{key}={_get(config, key)} must be at least 1")
   for key in ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.clip_norm"):

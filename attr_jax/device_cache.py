@@ -129,7 +129,7 @@ def compile_view(spec: pipeline.InputSpec, mesh: jax.sharding.Mesh) -> Any:
 
   def view(samples: Batch, draws: jax.Array) -> Batch:
     place, box, mirrored = draws[:, 0], draws[:, 1:5], draws[:, 5] == 1
-    batch = {key: _take(value, place) for key, value in samples.items()}
+    batch = {key: _take(value, place, mesh.axis_names) for key, value in samples.items()}
     batch["known"] = batch["known"] == 1
     batch["image"] = batch["image"].reshape(-1, *whole, 3)
     for key in ("image", *_MASKS):
@@ -156,15 +156,15 @@ def cut_batches(samples: Batch, view: Any, mesh: jax.sharding.Mesh, draws: Itera
     yield view(samples, sharding.put_batch(drawn, rows)["view"])
 
 
-def _take(rows: jax.Array, place: jax.Array) -> jax.Array:
-  """Of the samples [N, ...] split over devices those at `place` int32 [b], this device's part of the batch; inside shard_map."""
-  if jax.lax.axis_size(sharding.DATA_AXIS) == 1:
+def _take(rows: jax.Array, place: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+  """Of the samples [N, ...] split over the axes those at `place` int32 [b], this device's part of the batch; inside shard_map."""
+  if jax.lax.axis_size(axes) == 1:
     return rows[place]
-  wanted = jax.lax.all_gather(place, sharding.DATA_AXIS, tiled=True)
-  here = wanted - len(rows) * jax.lax.axis_index(sharding.DATA_AXIS)
+  wanted = jax.lax.all_gather(place, axes, tiled=True)
+  here = wanted - len(rows) * jax.lax.axis_index(axes)
   own = ((here >= 0) & (here < len(rows))).reshape(-1, *[1] * (rows.ndim - 1))
   found = jnp.where(own, rows[jnp.clip(here, 0, len(rows) - 1)], 0)
-  return jax.lax.psum_scatter(found, sharding.DATA_AXIS, tiled=True)
+  return jax.lax.psum_scatter(found, axes, tiled=True)
 
 
 def _unsupported(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, second: Any) -> str:

@@ -1,6 +1,7 @@
 """Mesh, shardings, distributed start-up, and the way back to the host."""
 
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any
 
 import jax
@@ -9,9 +10,11 @@ import numpy as np
 
 from attr_jax.errors import InputError
 
-DATA_AXIS = "data"
+DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 # The same devices in rows: those of one row share BN statistics.
 GROUPS_AXIS, GROUP_AXIS = GROUP_AXES = ("groups", "group")
+# Values; to fetch a smaller array from other devices takes longer than it saves memory.
+_LEAST_SPLIT = 4096
 
 
 def initialize_distributed(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -25,10 +28,23 @@ def initialize_distributed(coordinator: str, num_processes: int, process_id: int
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-  """One axis, "data", over `devices` (default: all devices of all processes)."""
+def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> jax.sharding.Mesh:
+  """The devices as one axis, "data", or as two, "data" x "fsdp", for parameters and optimiser state that are split (`split`).
+
+  Args:
+    devices: default: all devices of all processes.
+    fsdp: length of the second axis, neighbouring devices; 1: there is none.
+
+  Raises:
+    InputError: the devices do not divide by `fsdp`.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+  if fsdp == 1:
+    return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+  if fsdp < 1 or len(devices) % fsdp:
+    raise InputError(f"config.fsdp={fsdp} does not divide {len(devices)} devices")
+  axis_types = (jax.sharding.AxisType.Auto,) * 2
+  return jax.make_mesh((len(devices) // fsdp, fsdp), (DATA_AXIS, FSDP_AXIS), axis_types=axis_types, devices=devices)
 
 
 def in_groups(mesh: jax.sharding.Mesh, size: int) -> jax.sharding.Mesh:
@@ -49,8 +65,38 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def over_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-  """The first axis split over all devices."""
-  return jax.NamedSharding(mesh, jax.P(DATA_AXIS))
+  """The first axis split over all devices, in the order of the mesh."""
+  return jax.NamedSharding(mesh, jax.P(mesh.axis_names))
+
+
+def split(shape: Sequence[int], mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+  """How a parameter, or an array of its shape, is kept: its longest axis that "fsdp" divides is split over that.
+
+  Arrays without such an axis and small ones are whole on every device, and so are all without "fsdp".
+  """
+  parts = mesh.shape.get(FSDP_AXIS, 1)
+  divisible = [axis for axis, length in enumerate(shape) if length % parts == 0]
+  if parts == 1 or not divisible or math.prod(shape) < _LEAST_SPLIT:
+    return replicated(mesh)
+  longest = max(divisible, key=lambda axis: shape[axis])
+  return jax.NamedSharding(mesh, jax.P(*[None] * longest, FSDP_AXIS))
+
+
+def has_fsdp(mesh: jax.sharding.Mesh | None) -> bool:
+  """Whether parameters are split over some of the devices."""
+  return mesh is not None and FSDP_AXIS in mesh.shape
+
+
+def keep_split(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+  """Inside a program: arrays of parameters as `split` says, so that what follows works on parts. Without "fsdp" nothing happens."""
+  if not has_fsdp(mesh):
+    return tree
+  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, split(x.shape, mesh)), tree)
+
+
+def gather_split(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+  """Arrays of `split`, whole on every device, inside a program or outside. Without "fsdp" nothing happens."""
+  return jax.lax.with_sharding_constraint(tree, replicated(mesh)) if has_fsdp(mesh) else tree
 
 
 def check_batch(name: str, batch_size: int, mesh: jax.sharding.Mesh, micro_batches: int = 1) -> None:
@@ -92,5 +138,5 @@ def _gather(value: np.ndarray) -> np.ndarray:
 
 
 def to_host(tree: Any) -> Any:
-  """Replicated jax arrays -> numpy arrays on every process."""
+  """Whole (replicated) jax arrays -> numpy arrays on every process."""
   return jax.tree.map(np.asarray, jax.device_get(tree))

@@ -36,9 +36,23 @@ class TrainState:
 def abstract_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
                    memory: Any, mesh: jax.sharding.Mesh) -> TrainState:
   """Shapes, dtypes and shardings of the state, without computing anything."""
-  shapes = jax.eval_shape(lambda: _initial_state(model, tx, image_shape, memory, jax.random.key(0)))
-  keep = sharding.replicated(mesh)
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keep), shapes)
+  shapes = _shapes(model, tx, image_shape, memory)
+  return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout(shapes, mesh))
+
+
+def layout(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+  """Where the arrays of a state are kept: parameters and what the optimiser holds of each as `sharding.split` says, the others whole.
+
+  Args:
+    state: arrays or their shapes.
+    mesh: of `sharding.make_mesh`.
+
+  Returns:
+    A sharding for each array.
+  """
+  whole = lambda tree: jax.tree.map(lambda x: sharding.replicated(mesh), tree)
+  split = lambda tree: jax.tree.map(lambda x: sharding.split(x.shape, mesh), tree)
+  return TrainState(whole(state.step), split(state.params), whole(state.batch_stats), split(state.opt_state), whole(state.memory))
 
 
 def create_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
@@ -46,7 +60,7 @@ def create_state(model: Any, tx: optax.GradientTransformation, image_shape: tupl
   """A fresh state, computed on the devices where it will live."""
   init = jax.jit(
       lambda rng: _initial_state(model, tx, image_shape, memory, rng),
-      out_shardings=sharding.replicated(mesh),
+      out_shardings=layout(_shapes(model, tx, image_shape, memory), mesh) if sharding.has_fsdp(mesh) else sharding.replicated(mesh),
       compiler_options=_QUICK_COMPILE if jax.default_backend() == "cpu" else None,
   )
   return init(jax.random.key(seed))
@@ -57,8 +71,12 @@ def with_variables(state: TrainState, tx: optax.GradientTransformation, params: 
   place = lambda new, old: jax.device_put(jnp.asarray(new, old.dtype), old.sharding)
   params = jax.tree.map(place, params, state.params)
   batch_stats = jax.tree.map(place, batch_stats, state.batch_stats)
-  opt_state = jax.tree.map(place, tx.init(params), state.opt_state)
+  opt_state = jax.jit(tx.init, out_shardings=jax.tree.map(lambda x: x.sharding, state.opt_state))(params)
   return state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state)
+
+
+def _shapes(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...], memory: Any) -> TrainState:
+  return jax.eval_shape(lambda: _initial_state(model, tx, image_shape, memory, jax.random.key(0)))
 
 
 def _initial_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],

@@ -127,7 +127,10 @@ def make_train_step(
     batch = dict(batch, jitter_key=preprocess.sample_keys(step_rng, size))
     if remember:
       batch["epoch"] = (state.step * size + jnp.arange(size)) // num_train
-    grads, batch_stats, scalars, logits = gradients(state.params, state.batch_stats, state.memory, batch)
+    # With "fsdp" the parameters are fetched here, once per step. Of the gradients each device gets the parts that it updates.
+    params = sharding.gather_split(state.params, mesh)
+    grads, batch_stats, scalars, logits = gradients(params, state.batch_stats, state.memory, batch)
+    grads = sharding.keep_split(grads, mesh)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     scalars |= {
         "grad_norm": optax.global_norm(grads),
@@ -238,10 +241,11 @@ def make_equivariance_step(model: Any, config: ml_collections.ConfigDict, small:
   return equivariance_step
 
 
-def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh) -> TrainStep:
-  """The step under jit: batch split over the mesh, state replicated and donated."""
+def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh, layout: TrainState | None = None) -> TrainStep:
+  """The step under jit: batch split over the mesh, state donated and kept as `state.layout` says; None: whole on every device."""
   keep, rows = sharding.replicated(mesh), sharding.over_batch(mesh)
-  return jax.jit(train_step, donate_argnums=0, in_shardings=(keep, rows, keep), out_shardings=(keep, keep))
+  layout = keep if layout is None else layout
+  return jax.jit(train_step, donate_argnums=0, in_shardings=(layout, rows, keep), out_shardings=(layout, keep))
 
 
 def compile_predict_step(predict_step: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:

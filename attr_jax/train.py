@@ -71,7 +71,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     return run_folder.read_report(workdir, f"{config.data.test_split}-{config.evaluate.views}")
   preemption = _Preemption()  # from here on SIGTERM waits for the end of a step
 
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(fsdp=config.fsdp)
   _check_batches(config, mesh)
   _prepare_world(config, quiet)
   data = evaluate.open_data(config)
@@ -98,8 +98,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   one_step = steps.make_train_step(
       model, objective, tx, schedule, config, mesh,
       remember=getattr(method, "remember", None), num_train=len(train_source), trainable=trainable)
-  train_step = steps.compile_train_step(one_step, mesh)
-  several_steps = steps.compile_train_step(steps.make_several_steps(one_step), mesh)  # compiled where it is used
+  layout = state_lib.layout(state, mesh)
+  train_step = steps.compile_train_step(one_step, mesh, layout)
+  several_steps = steps.compile_train_step(steps.make_several_steps(one_step), mesh, layout)  # compiled where it is used
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
     run_folder.write_parameters(workdir, state.params, state.batch_stats)
@@ -200,6 +201,7 @@ class _Preemption:
     # With several processes jax's own notifier agrees on one step for all of them.
     self._several = jax.process_count() > 1
     self._asked = False
+    self._calls = 0
     self._old = None
     if not self._several:
       try:
@@ -213,7 +215,9 @@ class _Preemption:
 
   def reached(self, step: int) -> bool:
     if self._several:
-      return multihost_utils.reached_preemption_sync_point(step)
+      # The step agreed on is the next number, so there must be none left out: steps may come several at once.
+      self._calls += 1
+      return multihost_utils.reached_preemption_sync_point(self._calls)
     return self._asked
 
   def close(self) -> None:
@@ -275,7 +279,7 @@ def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, pr
               info: info_lib.DatasetInfo, mesh: jax.sharding.Mesh, writer: Any, progress: writers.Progress,
               step: int, num_train: int) -> tuple[float | None, state_lib.TrainState]:
   """(value that ranks the checkpoint, state after the plateau rule has seen it)."""
-  params = optim.evaluation_params(state.params, state.opt_state)
+  params = sharding.gather_split(optim.evaluation_params(state.params, state.opt_state), mesh)
   table = evaluate.predict_split(
       predict, params, state.batch_stats, source, config, mesh,
       views=config.evaluate.views, max_samples=config.evaluate.max_samples,
@@ -321,7 +325,7 @@ def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, m
     return _start_from_run(config, state, tx, mesh), False
   if config.weights:
     params, batch_stats, report = weights.load_trunk(
-        pathlib.Path(config.weights), sharding.to_host(state.params), sharding.to_host(state.batch_stats)
+        pathlib.Path(config.weights), sharding.to_host(sharding.gather_split(state.params, mesh)), sharding.to_host(state.batch_stats)
     )
     _say(jax.process_index() > 0, weights.summary(report))
     state = state_lib.with_variables(state, tx, params, batch_stats)
@@ -346,6 +350,8 @@ def _close(*resources: Any) -> None:
   """Closes all of them; an error of closing must not hide the one that stopped the run."""
   stopped, errors = sys.exception(), []
   for resource in resources:
+    if stopped and jax.process_count() > 1 and isinstance(resource, checkpoint_lib.Checkpoints):
+      continue  # it would wait for all processes, and one of them may be gone
     try:
       resource.close()
     except Exception as error:

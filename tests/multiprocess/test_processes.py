@@ -1,64 +1,25 @@
 """Real processes: two hosts, kill -9, SIGTERM, a full disk."""
 
 import os
-import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
-from attr_jax import evaluate
-from attr_jax import sharding
 from attr_jax import writers
-
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
-QUICKSTART = f"{REPOSITORY}/configs/quickstart.py:tiny"
-
-
-def start(workdir, world_dir, *extra, devices=1, config=QUICKSTART, log=None, **environment):
-  """A training process of its own, its output in `log`, else in `<workdir>.log`."""
-  environment = os.environ | environment | {
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(REPOSITORY),
-  }
-  with open(log or f"{workdir}.log", "a") as output:
-    return subprocess.Popen(
-        [sys.executable, "-m", "attr_jax", "train", f"--config={config}", f"--config.data.dir={world_dir}",
-         f"--workdir={workdir}", *extra], env=environment, stdout=output, stderr=subprocess.STDOUT)
-
-
-def finish(process, workdir, status=0, timeout=300):
-  assert process.wait(timeout) == status, pathlib.Path(f"{workdir}.log").read_text()[-3000:]
-
-
-def losses(workdir):
-  return [line["loss"] for line in writers.read_jsonl(workdir / "metrics.jsonl") if "loss" in line]
-
-
-def state_of(workdir, checkpoint="last"):
-  run = evaluate.load_run(workdir, sharding.make_mesh(jax.devices()[:1]), checkpoint)
-  return sharding.to_host((run.params, run.batch_stats))
-
-
-def assert_identical(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def cluster(workdir, world_dir, *extra):
-  """Two processes of two devices each, joined over loopback."""
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{probe.getsockname()[1]}"
-  return [
-      start(workdir, world_dir, *extra, f"--coordinator={address}", "--num-processes=2", f"--process-id={i}", devices=2)
-      for i in range(2)
-  ]
+from helpers import REPOSITORY
+from processes import CONSTANT
+from processes import assert_identical
+from processes import cluster
+from processes import finish
+from processes import losses
+from processes import start
+from processes import state_of
+from processes import wait_for_steps
 
 
 @pytest.mark.multiprocess
@@ -66,9 +27,9 @@ def test_hosts_and_devices_give_the_same_run(world_dir, tmp_path):
   """1, 2 and 4 devices, and 2 processes of 2: the same losses to 1e-5, the same predictions."""
   options = ("--config.total_steps=6", "--config.input.brightness=0.3", "--config.batch_norm.scope=global")
   for devices in (1, 2, 4):
-    finish(start(tmp_path / str(devices), world_dir, *options, devices=devices), tmp_path / str(devices))
+    finish(start(tmp_path / str(devices), world_dir, *options, devices=devices))
   for process in cluster(tmp_path / "cluster", world_dir, *options):
-    finish(process, tmp_path / "cluster")
+    finish(process)
   one = losses(tmp_path / "1")
   assert len(one) == 6
   tables = {name: np.load(tmp_path / name / "predictions" / "test-full.npz") for name in ("1", "2", "4", "cluster")}
@@ -81,31 +42,20 @@ def test_hosts_and_devices_give_the_same_run(world_dir, tmp_path):
 
 @pytest.mark.multiprocess
 def test_preempted_cluster_goes_on_with_other_devices(world_dir, tmp_path):
-  options = ("--config.total_steps=400", "--config.checkpoint.every_steps=1000", "--config.evaluate.every_epochs=1000",
-             "--config.schedule.name=constant", "--config.optimizer.name=sgd", "--config.optimizer.learning_rate=0.01")
+  options = (*CONSTANT, "--config.total_steps=400", "--config.checkpoint.every_steps=1000")
   workdir = tmp_path / "run"
   processes = cluster(workdir, world_dir, *options)
   wait_for_steps(workdir, 5, processes)
   for process in processes:
     process.send_signal(signal.SIGTERM)
   for process in processes:
-    finish(process, workdir, status=143)
+    finish(process, status=143)
   stopped = len(losses(workdir))
   assert 5 <= stopped < 400
   shorter = [option.replace("400", str(stopped + 3)) for option in options]
-  finish(start(workdir, world_dir, *shorter, devices=4), workdir)
-  finish(start(tmp_path / "whole", world_dir, *shorter, devices=4), tmp_path / "whole")
+  finish(start(workdir, world_dir, *shorter, devices=4))
+  finish(start(tmp_path / "whole", world_dir, *shorter, devices=4))
   np.testing.assert_allclose(losses(workdir), losses(tmp_path / "whole"), rtol=1e-4)
-
-
-def wait_for_steps(workdir, count, processes, timeout=240):
-  deadline = time.time() + timeout
-  while time.time() < deadline:
-    assert all(process.poll() is None for process in processes), pathlib.Path(f"{workdir}.log").read_text()[-3000:]
-    if (workdir / "metrics.jsonl").exists() and len(losses(workdir)) >= count:
-      return
-    time.sleep(0.02)
-  raise AssertionError("no progress: " + pathlib.Path(f"{workdir}.log").read_text()[-3000:])
 
 
 @pytest.mark.slow
@@ -113,7 +63,7 @@ def test_kill_at_ten_random_moments(world_dir, tmp_path):
   """Every second time while a checkpoint is being written; then bit-identical to the run that was left alone."""
   options = ("--config.total_steps=400", "--config.checkpoint.every_steps=4", "--config.evaluate.every_epochs=10",
              "--config.optimizer.ema_decay=0.9", "--config.input.brightness=0.3")
-  finish(start(tmp_path / "whole", world_dir, *options), tmp_path / "whole")
+  finish(start(tmp_path / "whole", world_dir, *options))
   workdir, moments = tmp_path / "cut", random.Random(0)
   cut_while_saving = 0
   for attempt in range(10):
@@ -128,7 +78,7 @@ def test_kill_at_ten_random_moments(world_dir, tmp_path):
     process.kill()
     process.wait()
   assert cut_while_saving >= 3
-  finish(start(workdir, world_dir, *options), workdir)
+  finish(start(workdir, world_dir, *options))
   assert_identical(state_of(tmp_path / "whole"), state_of(workdir))
   assert_identical(state_of(tmp_path / "whole", "best"), state_of(workdir, "best"))
   assert losses(tmp_path / "whole") == losses(workdir)
@@ -149,7 +99,7 @@ def test_first_step_of_the_quickstart_comes_within_30_seconds(world_dir, tmp_pat
   workdir = tmp_path / "run"
   process = start(workdir, world_dir, "--config.data.world_count=120", "--config.total_steps=2",
                   config=f"{REPOSITORY}/configs/quickstart.py", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cold"))
-  finish(process, workdir)
+  finish(process)
   lines = writers.read_jsonl(workdir / "metrics.jsonl")
   assert [line["seconds_to_first_step"] for line in lines if "seconds_to_first_step" in line][0] < 30
 
@@ -160,8 +110,8 @@ def test_sigterm_saves_and_exits_143(world_dir, tmp_path):
   process = start(tmp_path / "run", world_dir, *options)
   wait_for_steps(tmp_path / "run", 3, [process])
   process.send_signal(signal.SIGTERM)
-  finish(process, tmp_path / "run", status=143)
-  message = pathlib.Path(f"{tmp_path / 'run'}.log").read_text().splitlines()[-1]
+  finish(process, status=143)
+  message = process.log.read_text().splitlines()[-1]
   step = int(re.search(r"stopped by SIGTERM after step (\d+)", message)[1])
   assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()] == [str(step)]
 
@@ -195,8 +145,8 @@ def test_full_disk_while_saving(world_dir, tmp_path):
     message = log.splitlines()[-1]
     assert "No space left" in message and f"the run can go on from step {max(saved)}" in message, log[-2000:]
     assert "Traceback" not in log
-    finish(start(workdir, world_dir, *options), workdir)
-    finish(start(tmp_path / "whole", world_dir, *options), tmp_path / "whole")
+    finish(start(workdir, world_dir, *options))
+    finish(start(tmp_path / "whole", world_dir, *options))
     assert_identical(state_of(tmp_path / "whole"), state_of(workdir))
   finally:
     subprocess.run(["umount", disk], check=True)
