@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(args.run(args, rest))
   # Orbax logs a failed save once more from each of its threads, with tracebacks.
   logging.getLogger("absl").setLevel(logging.CRITICAL)
+  if sys.unraisablehook is sys.__unraisablehook__:
+    sys.unraisablehook = _show_unraisable
   try:
     status = args.run(args, rest)
   except InputError as error:
@@ -44,6 +46,12 @@ def main(argv: list[str] | None = None) -> None:
   except Exception as error:
     status = _fail_of(error)
   _leave(status)
+
+
+def _show_unraisable(found: Any) -> None:
+  """When a write of a checkpoint fails, orbax closes its event loop; each of the writes still under way then finds it closed."""
+  if str(found.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(found)
 
 
 def _fail_of(error: Exception) -> int:

@@ -151,3 +151,17 @@ def test_terminal_output_fits_80_columns(world_dir, tmp_path):
   assert result.returncode == 0, result.stderr
   wide = [line for line in result.stdout.splitlines() if len(line) > 80]
   assert not wide
+
+
+def test_writes_that_end_after_a_failed_one_are_silent():
+  """Other errors that nobody can catch are still shown."""
+  code = """if True:
+    from attr_jax import cli
+    class Late:
+      def __init__(self, text): self.text = text
+      def __del__(self): raise RuntimeError(self.text)
+    cli._check = lambda folder, out: [Late("Event loop is closed"), Late("something else")] and 0
+    cli.main(["prepare", "--check", "."])
+  """
+  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+  assert result.returncode == 0 and "something else" in result.stderr and "Event loop is closed" not in result.stderr

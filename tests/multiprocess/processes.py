@@ -21,10 +21,10 @@ CONSTANT = ("--config.schedule.name=constant", "--config.optimizer.name=sgd", "-
             "--config.evaluate.every_epochs=1000", "--config.data.test_split=")
 
 
-def launch(arguments, log, *, devices=1, **environment):
+def launch(arguments, log, *, devices=1, xla_flags="", **environment):
   """`python ARGUMENTS` as a process of its own with so many virtual devices, its output in the file `log`, kept as `process.log`."""
   environment = os.environ | environment | {
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(REPOSITORY),
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {xla_flags}", "PYTHONPATH": str(REPOSITORY),
   }
   with open(log, "a") as output:
     process = subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, stdout=output, stderr=subprocess.STDOUT)

@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 from absl import flags
+import jax
 
 from attr_jax import cli
 from attr_jax import sharding
@@ -33,6 +34,7 @@ def main():
   job, process = json.loads(pathlib.Path(sys.argv[1]).read_text()), int(sys.argv[2])
   flags.FLAGS.mark_as_parsed()
   if job["coordinator"]:
+    jax.config.update("jax_share_binary_between_hosts", True)  # one of them compiles
     sharding.initialize_distributed(job["coordinator"], job["count"], process)
   out = pathlib.Path(job["out"])
   for name, (config, overrides) in job["runs"].items():
