@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
   logging.getLogger("absl").setLevel(logging.CRITICAL)
   if sys.unraisablehook is sys.__unraisablehook__:
     sys.unraisablehook = _show_unraisable
+  patience = _PATIENCE
   try:
     status = args.run(args, rest)
   except InputError as error:
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     status = 0
   except Exception as error:
     status = _fail_of(error)
-  _leave(status)
+    patience = 0.0 if _has_lost_another(error) else _PATIENCE
+  _leave(status, patience)
 
 
 def _show_unraisable(found: Any) -> None:
@@ -61,14 +63,24 @@ def _fail_of(error: Exception) -> int:
     return _fail(str(error), _PREEMPTED_STATUS)
   if name in ("NonFiniteError", "SaveError") or isinstance(error, OSError):
     return _fail(str(error), 1)
-  if name == "JaxRuntimeError" and _is_one_of_several() and any(mark in text.lower() for mark in _LOST):
+  if _has_lost_another(error):
     return _fail(f"another process of this run is gone ({text[:200]}); start all of them again: the same command goes on from the newest "
                  "checkpoint", 1)
   return _fail(f"{name}: {text[:500]} (run again with --debug for the traceback)", 1)
 
 
-def _leave(status: int) -> None:
-  """Ends the process. One of several that failed alone must not wait for the others to end: they wait for it."""
+def _has_lost_another(error: Exception) -> bool:
+  text = str(error).lower()
+  return type(error).__name__ == "JaxRuntimeError" and _is_one_of_several() and any(mark in text for mark in _LOST)
+
+
+def _leave(status: int, patience: float) -> None:
+  """Ends the process. One of several that failed alone must not wait for the others to end: they wait for it.
+
+  Args:
+    status: of the process.
+    patience: seconds that others may take to fail as well, so that all leave together.
+  """
   if status in (0, _PREEMPTED_STATUS) or not _is_one_of_several():
     sys.exit(status)
   import jax
@@ -77,9 +89,11 @@ def _leave(status: int) -> None:
     with contextlib.suppress(Exception):
       jax.distributed.shutdown()
 
-  thread = threading.Thread(target=together, daemon=True)
-  thread.start()
-  thread.join(_PATIENCE_OF_FIRST if jax.process_index() == 0 else _PATIENCE)
+  seconds = _PATIENCE_OF_FIRST if jax.process_index() == 0 else patience
+  if seconds:
+    thread = threading.Thread(target=together, daemon=True)
+    thread.start()
+    thread.join(seconds)
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)

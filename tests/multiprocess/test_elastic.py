@@ -62,7 +62,7 @@ def test_one_two_and_one_process(world_dir, tmp_path, whole):
 
 @pytest.mark.multiprocess
 def test_each_process_reads_its_part(tmp_path):
-  """Bytes that two processes read from a checkpoint of 64 MB: all of it when the state is whole everywhere, half when it is split."""
+  """Bytes that two processes read of an array of 64 MiB, 57 MiB packed: all where it is whole everywhere, half where it is split."""
   script = pathlib.Path(__file__).with_name("restore_parts.py")
   for job in ("save", "restore"):
     address = free_address()
@@ -70,6 +70,5 @@ def test_each_process_reads_its_part(tmp_path):
       finish(process)
   read = [json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2)]
   for of_process in read:
-    assert of_process["bytes"] == 64 * 2**20
-    assert of_process["whole"] > 0.9 * of_process["bytes"]
-    assert of_process["split"] < 0.6 * of_process["bytes"]
+    assert of_process["whole"] > 0.8 * of_process["bytes"]
+    assert of_process["split"] < 0.55 * of_process["whole"]

@@ -10,12 +10,11 @@ from helpers import REPOSITORY
 from processes import finish
 from processes import free_address
 from processes import launch
-from processes import losses
 
 STEPS, COUNTS = 20, (1, 2, 4)
 PEOPLE = {"data.world": "people", "data.world_count": 120, "data.size": "88x52"}
 # 60 people are for training: DIAA stores predictions from the first epoch on and weighs with them from the fifth on.
-SEVERAL_EPOCHS = {"batch_size": 20, "evaluate.batch_size": 20}
+SEVERAL_EPOCHS = {"batch_size": 20}
 MODELS = {
     "baseline": ("baseline.py:tiny", PEOPLE),
     "quickstart": ("quickstart.py:tiny", PEOPLE),  # Adam, averaged parameters
@@ -37,14 +36,13 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def runs(world_dir, tmp_path_factory):
-  """{count: folder} with what `train_models.py` wrote; one group of processes trains all models in turn."""
-  common = {"data.dir": str(world_dir), "batch_norm.scope": "global", "total_steps": STEPS, "log_every_steps": 1,
-            "data.val_split": "", "data.test_split": "", "checkpoint.every_steps": 1000}
-  folders = {}
+  """{count: {name: what each process of `train_models.py` wrote}}; one group of processes trains all models in turn."""
+  common = {"data.dir": str(world_dir), "batch_norm.scope": "global", "total_steps": STEPS}
+  chosen = {name: (f"{REPOSITORY}/configs/{config}", common | overrides) for name, (config, overrides) in MODELS.items()}
+  found = {}
   for count in COUNTS:
-    folder = folders[count] = tmp_path_factory.mktemp(f"of{count}")
-    job = {"coordinator": free_address() if count > 1 else "", "count": count, "out": str(folder),
-           "runs": {name: (f"{REPOSITORY}/configs/{config}", common | overrides) for name, (config, overrides) in MODELS.items()}}
+    folder = tmp_path_factory.mktemp(f"of{count}")
+    job = {"coordinator": free_address() if count > 1 else "", "count": count, "out": str(folder), "steps": STEPS, "runs": chosen}
     (folder / "job.json").write_text(json.dumps(job))
     script = pathlib.Path(__file__).with_name("train_models.py")
     # Most time goes into compiling.
@@ -52,23 +50,27 @@ def runs(world_dir, tmp_path_factory):
     processes = [launch([script, folder / "job.json", i], folder / f"{i}.log", xla_flags=quick) for i in range(count)]
     for process in processes:
       finish(process, timeout=1200)
-  return folders
+    found[count] = {name: [json.loads((folder / f"{name}-{i}.json").read_text()) for i in range(count)] for name in MODELS}
+  return found
+
+
+def losses_of(process):
+  return np.array([scalars["loss"] for scalars in process["scalars"]])
 
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("name", MODELS)
 def test_processes_do_not_matter(runs, name):
-  rows = {count: [json.loads((folder / f"{name}-{i}.json").read_text()) for i in range(count)] for count, folder in runs.items()}
-  found = {count: np.array(losses(folder / name)) for count, folder in runs.items()}
-  assert len(rows[1][0]) == STEPS == len(found[1]) and np.isfinite(found[1]).all()
+  alone, = runs[1][name]
+  assert len(alone["rows"]) == STEPS and np.isfinite(losses_of(alone)).all()
   for count in COUNTS[1:]:
-    together = [sum(parts, []) for parts in zip(*rows[count], strict=True)]
-    assert together == rows[1][0]
-    np.testing.assert_allclose(found[count], found[1], rtol=1e-5)
+    processes = runs[count][name]
+    assert [sum(parts, []) for parts in zip(*(process["rows"] for process in processes), strict=True)] == alone["rows"]
+    for process in processes:
+      np.testing.assert_allclose(losses_of(process), losses_of(alone), rtol=1e-5)
 
 
 @pytest.mark.multiprocess
 def test_the_history_of_diaa_takes_part(runs):
-  weights = [json.loads(line).get("attention_weight") for line in (runs[1] / "diaa" / "metrics.jsonl").read_text().splitlines()]
-  weights = [weight for weight in weights if weight is not None]
+  weights = [scalars["attention_weight"] for scalars in runs[1]["diaa"][0]["scalars"]]
   assert weights[0] == 1.0 and weights[-1] > 1.0
