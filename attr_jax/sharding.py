@@ -31,6 +31,8 @@ def initialize_distributed(coordinator: str, num_processes: int, process_id: int
 def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> jax.sharding.Mesh:
   """The devices as one axis, "data", or as two, "data" x "fsdp", for parameters and optimiser state that are split (`split`).
 
+  The devices of a process lie side by side.
+
   Args:
     devices: default: all devices of all processes.
     fsdp: length of the second axis, neighbouring devices; 1: there is none.
@@ -39,12 +41,13 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> jax
     InputError: the devices do not divide by `fsdp`.
   """
   devices = jax.devices() if devices is None else devices
-  if fsdp == 1:
-    return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
   if fsdp < 1 or len(devices) % fsdp:
     raise InputError(f"config.fsdp={fsdp} does not divide {len(devices)} devices")
-  axis_types = (jax.sharding.AxisType.Auto,) * 2
-  return jax.make_mesh((len(devices) // fsdp, fsdp), (DATA_AXIS, FSDP_AXIS), axis_types=axis_types, devices=devices)
+  # By process, so that its rows of a batch lie together, as `data.pipeline` deals them out and `evaluate` joins them.
+  # `jax.make_mesh` goes by the places of TPU chips instead, and mixes the processes.
+  ordered = np.array(sorted(devices, key=lambda device: device.process_index))
+  shape, names = ((len(devices),), (DATA_AXIS,)) if fsdp == 1 else ((-1, fsdp), (DATA_AXIS, FSDP_AXIS))
+  return jax.sharding.Mesh(ordered.reshape(shape), names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))
 
 
 def in_groups(mesh: jax.sharding.Mesh, size: int) -> jax.sharding.Mesh:

@@ -1,5 +1,7 @@
 """Parameters and optimiser state split over devices: the same losses, less memory, checkpoints that fit any layout."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -107,6 +109,23 @@ def test_checkpoints_fit_any_layout(tmp_path):
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, restored, states[saved])
     assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, abstract)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What a mesh looks at of a device of another host."""
+
+  id: int
+  process_index: int
+
+
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_rows_of_a_process_lie_together(fsdp):
+  """Whatever the order of the devices: each process fills the rows of a batch that are its own by number."""
+  chips = [Chip(number, process) for number, process in enumerate((0, 1, 0, 1, 2, 3, 2, 3))]
+  mesh = sharding.make_mesh(chips, fsdp)
+  assert [chip.process_index for chip in mesh.devices.flat] == [0, 0, 1, 1, 2, 2, 3, 3]
+  assert mesh.devices.shape == ((8,) if fsdp == 1 else (4, 2))
 
 
 def test_what_does_not_divide_is_refused():
