@@ -67,7 +67,6 @@ def main():
   job, process = json.loads(pathlib.Path(sys.argv[1]).read_text()), int(sys.argv[2])
   flags.FLAGS.mark_as_parsed()
   if job["coordinator"]:
-    jax.config.update("jax_share_binary_between_hosts", True)  # one of them compiles
     sharding.initialize_distributed(job["coordinator"], job["count"], process)
   for name, (config, overrides) in job["runs"].items():
     config = cli.load_config(config, [])
