@@ -17,9 +17,9 @@ _PREPARE_OPTIONS = ("name", "source", "data_dir", "size", "partition", "margin",
 _PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
 # Seconds in which processes that fail alike can say so and leave together. Process 0 waits longer: without it jax ends the others.
 _PATIENCE, _PATIENCE_OF_FIRST = 5.0, 10.0
-# What runtime errors say where another process is gone: gloo on CPUs, then the service that all processes report to.
-_LOST = ("gloo", "connection closed by peer", "connection reset", "coordination", "heartbeat", "barrier", "deadline_exceeded",
-         "unavailable")
+# What errors of the runtime say where another process is gone, whatever their type: gloo on CPUs, the service that all report to.
+_LOST = ("gloo", "connection closed by peer", "connection reset by peer", "coordination service", "coordinationservice", "heartbeat", "barrier",
+         "deadline_exceeded", "unavailable:")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -71,7 +71,7 @@ def _fail_of(error: Exception) -> int:
 
 def _has_lost_another(error: Exception) -> bool:
   text = str(error).lower()
-  return type(error).__name__ == "JaxRuntimeError" and _is_one_of_several() and any(mark in text for mark in _LOST)
+  return _is_one_of_several() and any(mark in text for mark in _LOST)
 
 
 def _leave(status: int, patience: float) -> None:

@@ -34,7 +34,11 @@ def ends(processes, timeout=IN_TIME):
 def started(workdir, world_dir, count=4, at_least=12, options=LONG):
   """A cluster that has saved already."""
   processes = cluster(workdir, world_dir, *options, count=count, devices=1)
-  wait_for_steps(workdir, at_least, processes)
+  try:
+    wait_for_steps(workdir, at_least, processes)
+  except BaseException:
+    end(processes)
+    raise
   return processes
 
 
