@@ -160,8 +160,8 @@ def test_a_folder_of_an_older_version_or_of_another_model(world_dir, tmp_path):
   old = {key: value for key, value in written.items() if key != "batch_norm"}
   (workdir / "config.json").write_text(json.dumps(old))
   refused("batch_norm.scope: None -> local")
-  # Checkpoints of another model, of other labels, of another optimiser in a folder that says nothing of them.
-  for name, text, extra in (("model", "cannot be restored", ("--config.model.width=32",)),
+  # Checkpoints of another model or another optimiser in a folder that says nothing of them.
+  for name, text, extra in (("model", "cannot be restored", ("--config.model.depth=18",)),
                             ("optimizer", "cannot be restored", ("--config.optimizer.momentum=0.0",))):
     folder = tmp_path / name
     folder.mkdir()
