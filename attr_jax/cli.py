@@ -120,13 +120,16 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("--debug", action="store_true", help="show tracebacks")
     return sub
 
+  def processes(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, for several processes that no cluster starts")
+    sub.add_argument("--num-processes", type=int, help="of the run, with --coordinator")
+    sub.add_argument("--process-id", type=int, help="which of them this is, from 0, with --coordinator")
+
   sub = command("train", _train, "train a recogniser, or go on with a run that was cut")
   sub.add_argument("--config", required=True, help="configs/FILE.py[:options]; override with --config.KEY=VALUE")
   sub.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of the run")
   sub.add_argument("--quiet", action="store_true")
-  sub.add_argument("--coordinator", help="host:port of process 0, for runs of several processes")
-  sub.add_argument("--num-processes", type=int)
-  sub.add_argument("--process-id", type=int)
+  processes(sub)
 
   sub = command("evaluate", _evaluate, "measure a run on a split; several runs are averaged")
   sub.add_argument("--workdir", required=True, type=pathlib.Path, action="append")
@@ -135,6 +138,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--checkpoint", default="best", help="best, last or a step")
   sub.add_argument("--convention", default="native", help="whose rules the metrics follow")
   sub.add_argument("--data-dir", help="where the prepared data lie now")
+  processes(sub)
 
   sub = command("predict", _predict, "name the attributes in image files")
   sub.add_argument("files", nargs="+", type=pathlib.Path)
@@ -223,16 +227,21 @@ def _start_jax() -> None:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def _join(args: argparse.Namespace, *, quiet: bool) -> None:
+  """Joins the other processes of the run and says so."""
+  from attr_jax import sharding
+
+  started = sharding.initialize_distributed(args.coordinator, args.num_processes, args.process_id)
+  if started and not quiet:
+    print(f"attr-jax: {started}", file=sys.stderr, flush=True)
+
+
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
   config = load_config(args.config, rest)
   _start_jax()
-  from attr_jax import sharding
   from attr_jax import train
 
-  if args.coordinator:
-    if args.num_processes is None or args.process_id is None:
-      raise InputError("--coordinator needs --num-processes and --process-id")
-    sharding.initialize_distributed(args.coordinator, args.num_processes, args.process_id)
+  _join(args, quiet=args.quiet)
   train.train_and_evaluate(config, args.workdir, quiet=args.quiet)
   return 0
 
@@ -240,12 +249,16 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
   _start_jax()
+  import jax
+
   from attr_jax import evaluate
   from attr_jax import run_folder
 
+  _join(args, quiet=False)
   report = evaluate.evaluate_runs(args.workdir, split=args.split, views=args.views, checkpoint=args.checkpoint,
                                   convention=args.convention, data_dir=args.data_dir)
-  print(run_folder.metrics_table(report))
+  if jax.process_index() == 0:
+    print(run_folder.metrics_table(report))
   return 0
 
 

@@ -1,10 +1,16 @@
 """Mesh, shardings, distributed start-up, and the way back to the host."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import math
+import os
+import socket
+import sys
+import threading
 from typing import Any
 
 import jax
+from jax._src import clusters  # the recognisers behind `jax.distributed.initialize`, which has no way to ask them alone
 from jax.experimental import multihost_utils
 import numpy as np
 
@@ -15,17 +21,111 @@ DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 GROUPS_AXIS, GROUP_AXIS = GROUP_AXES = ("groups", "group")
 # Values; to fetch a smaller array from other devices takes longer than it saves memory.
 _LEAST_SPLIT = 4096
+# How long processes wait for each other at the start: jax's own default.
+START_SECONDS = 300
+# `ClusterEnv.name` of jax -> what people call it; Kubernetes has no name there.
+_CLUSTERS = {"slurm": "SLURM", "ompi": "Open MPI", "gcetpu": "Cloud TPU", "gketpu": "GKE", "": "Kubernetes"}
 
 
-def initialize_distributed(coordinator: str, num_processes: int, process_id: int) -> None:
-  """Joins a run of several processes; must come before any other jax call.
+def initialize_distributed(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None, *,
+                           seconds: int = START_SECONDS) -> str:
+  """Joins the other processes of a run, if there are any; must come before any other jax call.
+
+  With all three arguments the address is taken as it is given. With none of them jax is asked whether it recognises what
+  started this process (Cloud TPU, GKE, Kubernetes, SLURM, Open MPI), and joins the others in its own way. A process that is
+  alone, in a cluster or on a laptop, joins nothing.
 
   Args:
     coordinator: "host:port" of process 0.
     num_processes: how many processes there are.
     process_id: which one this is, from 0.
+    seconds: how long the processes wait for each other.
+
+  Returns:
+    How the run was started, such as "2 processes through SLURM, this is 0"; "" for a process that is alone.
+
+  Raises:
+    InputError: some of the three are missing or cannot be, or jax does not recognise this Open MPI.
+    ConnectionError: the port is taken, or jax says why they cannot join. Where they just do not meet in time the process ends,
+      with one line.
   """
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  if (coordinator, num_processes, process_id) != (None, None, None):
+    _check_address(coordinator, num_processes, process_id)
+    arguments = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id,
+                 "cluster_detection_method": "deactivate"}  # what is given is not mixed with what is found
+    through = f"coordinator {coordinator}"
+  else:
+    cluster = _find_cluster()
+    if cluster is None or _is_alone(cluster):
+      return ""
+    num_processes, process_id, arguments = cluster.get_process_count(), cluster.get_process_id(), {}
+    through = _CLUSTERS.get(cluster.name, cluster.name)
+    coordinator = cluster.get_coordinator_address(timeout_secs=seconds, override_coordinator_port=os.environ.get("JAX_COORDINATOR_PORT"))
+  if process_id == 0:
+    _check_port(coordinator)
+  with _deadline(seconds, f"process {process_id} of {num_processes} has not met the others after {seconds} s ({through}); do all of "
+                          "them run, and can they reach process 0 and its port?"):
+    try:
+      jax.distributed.initialize(initialization_timeout=2 * seconds, **arguments)  # later than ours
+    except jax.errors.JaxRuntimeError as error:
+      # Not an InputError: another try may find the others, and schedulers tell the two by the exit status.
+      reason = " ".join(str(error).split())[:300]
+      raise ConnectionError(f"process {process_id} of {num_processes} cannot join the others ({through}): {reason}") from error
+  return f"{num_processes} processes through {through}, this is {process_id}"
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float, message: str) -> Iterator[None]:
+  """Ends the process with one line and status 1: jax does not raise when its own time is over, it aborts with a dump of its stack."""
+  def end() -> None:
+    print(f"attr-jax: {message}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
+def _check_address(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+  given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
+  missing = [flag for flag, value in given.items() if value is None]
+  if missing:
+    raise InputError(f"{' and '.join(missing)} missing: a run of several processes takes all of {', '.join(given)}, or none where "
+                     "a cluster is recognised")
+  host, _, port = coordinator.rpartition(":")
+  if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    raise InputError(f"--coordinator={coordinator} is not HOST:PORT, such as 10.0.0.1:1234")
+  if not 0 <= process_id < num_processes:
+    raise InputError(f"--process-id={process_id} is not one of the {num_processes} of --num-processes; they count from 0")
+
+
+def _check_port(coordinator: str) -> None:
+  """Raises ConnectionError where process 0 cannot listen; jax crashes then."""
+  try:
+    socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+  except OSError as error:
+    raise ConnectionError(f"process 0 cannot listen at the port of {coordinator}: {os.strerror(error.errno)}; "
+                          "take another one (JAX_COORDINATOR_PORT where a cluster chooses it)") from error
+
+
+def _find_cluster() -> Any:
+  """The class by which jax recognises what started this process, or None: the first that fits, as in its own `initialize`."""
+  found = next((c for c in clusters.ClusterEnv._cluster_types if not c.opt_in_only_method and c.is_env_present()), None)
+  size = os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
+  # Version 5 has other variables. Its processes would each train alone, in one folder; under SLURM they would all be process 0.
+  if size != "1" and (found is None or found.name == "slurm"):
+    raise InputError(f"Open MPI started {size} processes, but of its versions this jax recognises 4 and earlier; add to the command "
+                     "--coordinator=HOST:PORT --num-processes=$OMPI_COMM_WORLD_SIZE --process-id=$OMPI_COMM_WORLD_RANK")
+  return found
+
+
+def _is_alone(cluster: Any) -> bool:
+  # The shell of an interactive job is a step of one task, but has the job's number of tasks in SLURM_NTASKS.
+  return cluster.get_process_count() == 1 or cluster.name == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS") == "1"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> jax.sharding.Mesh:
