@@ -27,7 +27,7 @@ _CHOICES = {
     "data.cache": ("", "device"),
     "input.crop": ("five_position", "random_square", "six_view", "none"),
     "input.crop_labels": ("group", "none", "all"),
-    "optimizer.name": ("sgd", "adam", "adagrad"),
+    "optimizer.name": ("sgd", "adam", "adagrad", "lars", "lamb"),
     "optimizer.weight_decay_on": ("all", "kernels"),
     "schedule.name": ("constant", "step", "cosine", "plateau"),
     "batch_norm.scope": ("local", "group", "global"),
@@ -174,7 +174,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.optimizer.momentum = 0.9
   config.optimizer.nesterov = False
   config.optimizer.weight_decay = 5e-4
-  config.optimizer.weight_decay_on = "all"  # the torch rule; or "kernels": neither BN nor biases
+  config.optimizer.weight_decay_on = "all"  # the torch rule; or "kernels": neither BN nor biases (large batches)
   config.optimizer.clip_norm = 0.0  # 0: off
   config.optimizer.ema_decay = 0.0  # 0: off; else evaluation and predictions use the average
 

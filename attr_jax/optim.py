@@ -1,4 +1,4 @@
-"""Optimisers by the torch rule, schedules, plateau and parameter averaging, as optax chains.
+"""Optimisers by the torch rule, LARS and LAMB for large batches, schedules, plateau and parameter averaging, as optax chains.
 
 The torch rule: weight decay is added to the gradient and so enters the
 momentum; the learning rate multiplies the momentum buffer's output.
@@ -14,6 +14,10 @@ import numpy as np
 import optax
 
 from attr_jax.config import epochs_to_steps
+
+# Their rates follow from the size of a layer's update, weight decay included: LARS (You et al., arXiv:1708.03888) and LAMB
+# (You et al., ICLR 2020).
+_DECAY_WITHIN = ("lars", "lamb")
 
 
 class PlateauState(NamedTuple):
@@ -55,7 +59,7 @@ def make_schedule(config: ml_collections.ConfigDict, total_steps: int, num_train
 
 def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
                    trainable: Sequence[str] | None = None) -> optax.GradientTransformation:
-  """Clipping, weight decay, SGD/Adam/AdaGrad, plateau, freezing and averaging in one chain.
+  """Clipping, weight decay, SGD/Adam/AdaGrad/LARS/LAMB, plateau, freezing and averaging in one chain.
 
   `trainable` names the top-level parameter groups that change; None is all.
   """
@@ -64,9 +68,9 @@ def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
   parts = []
   if options.clip_norm:
     parts.append(optax.clip_by_global_norm(options.clip_norm))
-  if options.weight_decay:
+  if options.weight_decay and options.name not in _DECAY_WITHIN:
     parts.append(optax.add_decayed_weights(options.weight_decay, mask))
-  parts.append(_update_rule(options, schedule))
+  parts.append(_update_rule(options, schedule, mask))
   if config.schedule.name == "plateau":
     parts.append(_scale_by_plateau())
   if trainable is not None:
@@ -76,11 +80,17 @@ def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
   return optax.chain(*parts)
 
 
-def _update_rule(options: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _update_rule(options: ml_collections.ConfigDict, schedule: optax.Schedule, mask: Any) -> optax.GradientTransformation:
   if options.name == "sgd":
     return optax.sgd(schedule, options.momentum or None, options.nesterov)
   if options.name == "adam":
     return optax.adam(schedule)
+  if options.name == "lars":
+    # As in MLPerf: norms of BN scales and of biases are no measure of a step, so their rate is the plain one.
+    return optax.lars(schedule, options.weight_decay, True if mask is None else mask, trust_ratio_mask=_is_kernel,
+                      momentum=options.momentum, nesterov=options.nesterov)
+  if options.name == "lamb":
+    return optax.lamb(schedule, weight_decay=options.weight_decay, mask=mask)
   # Kalayeh et al. 2017 start the accumulator at zero, as torch does.
   return optax.adagrad(schedule, initial_accumulator_value=0.0, eps=1e-10)
 

@@ -17,7 +17,6 @@ Memory is what XLA plans for the step; processor seconds of compiling are those 
 
 import argparse
 import contextlib
-import functools
 import io
 import json
 import multiprocessing
@@ -31,16 +30,11 @@ import time
 import jax
 import numpy as np
 
+from attr_jax import abstract
 from attr_jax import cli
-from attr_jax import config as config_lib
 from attr_jax import evaluate
-from attr_jax import models
-from attr_jax import optim
 from attr_jax import sharding
-from attr_jax import state as state_lib
-from attr_jax import steps
 from attr_jax.data import images
-from attr_jax.data import pipeline
 from attr_jax.data import worlds
 import timing
 
@@ -53,8 +47,6 @@ EVENTS = {
     "trace": "/jax/core/compile/jaxpr_trace_duration",
     "lower": "/jax/core/compile/jaxpr_to_mlir_module_duration",
 }
-# Labels, training images and whether there are masks of regions, of the data sets that the configs name.
-DATA_SETS = {"wider_attribute": (14, 28_345), "celeba_aligned": (40, 162_770), "imet2019": (1103, 109_237), "coco_person": (0, 118_287)}
 
 
 def command_child(argv, cache, threshold, results):
@@ -143,38 +135,12 @@ def measure_restarts(args, folder):
   return found
 
 
-def full_size_batch(config, num_labels):
-  """Shapes of a training batch as the pipeline makes it (`docs/architecture.md`, "A sample")."""
-  count = config.batch_size * (2 if config.data.second else 1)
-  views = (pipeline.NUM_VIEWS,) if config.input.crop == "six_view" else ()
-  shape = lambda *axes, dtype=np.uint8: jax.ShapeDtypeStruct((count, *axes), dtype)
-  batch = {"image": shape(*views, *config.input.size, 3), "label": shape(num_labels), "known": shape(num_labels, dtype=bool),
-           "id": shape(dtype=np.int32)}
-  if views:
-    batch["view_label"] = shape(*views, num_labels)
-  if config.input.masks:
-    batch["person_mask"] = shape(*config.input.size)
-  return batch
-
-
 def compile_config(name):
   """Seconds to trace and lower, and to compile, the training step of a config file at its defaults; and its memory."""
   config = cli.load_config(str(REPOSITORY / "configs" / f"{name}.py"), [])
-  num_labels, num_train = DATA_SETS[config.data.name]
-  mesh = sharding.make_mesh()
-  sharding.check_batch("config.batch_size", config.batch_size, mesh)
-  model = models.build(config.model, num_labels, config.compute_dtype)
-  schedule = optim.make_schedule(config, config_lib.total_steps(config, num_train), num_train)
-  trainable = models.trainable_groups(config.model.name, config.loss)
-  tx = optim.make_optimizer(config, schedule, trainable)
-  memory = models.initial_memory(config.model.name, num_train, num_labels)
-  state = state_lib.abstract_state(model, tx, (*config.input.size, 3), memory, mesh)
-  method = models.MODELS[config.model.name]
-  objective = functools.partial(method.objective, positive_ratio=np.full(num_labels, 0.3, np.float32), **config.loss)
-  step = steps.make_train_step(model, objective, tx, schedule, config, mesh, remember=getattr(method, "remember", None),
-                               num_train=num_train, trainable=trainable)
+  step, arguments = abstract.train_step(config, sharding.make_mesh())
   start = time.perf_counter()
-  lowered = steps.compile_train_step(step, mesh).lower(state, full_size_batch(config, num_labels), jax.random.key(0))
+  lowered = step.lower(*arguments)
   middle, processor = time.perf_counter(), time.process_time()
   program = lowered.compile()
   return {

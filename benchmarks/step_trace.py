@@ -18,11 +18,11 @@ import time
 import jax
 import numpy as np
 
-import hlo
 import timing
 
 from attr_jax import cli
 from attr_jax import evaluate
+from attr_jax import hlo
 from attr_jax import models
 from attr_jax import optim
 from attr_jax import sharding

@@ -10,7 +10,6 @@ sums of batch norms, and transposes or changes of layout of whole activations. T
 """
 
 import argparse
-import functools
 import json
 import os
 import pathlib
@@ -25,40 +24,22 @@ def measure(depth=50, batch=128, topology="v5e:1x1", size=224):
   """FLOPs, bytes and memory of the compiled step, ready for JSON."""
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   import jax
-  from jax.experimental import topologies
-  import numpy as np
-  import hlo
   import timing
 
+  from attr_jax import abstract
   from attr_jax import config as config_lib
-  from attr_jax import models
-  from attr_jax import optim
-  from attr_jax import sharding
-  from attr_jax import state as state_lib
-  from attr_jax import steps
+  from attr_jax import hlo
 
-  options = {"chips_per_host_bounds": (1, 1, 1)} if topology.endswith(":1x1") else {}
-  devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
-  mesh = jax.sharding.Mesh(np.array(devices), (sharding.DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
   config = config_lib.default_config()
   config.model.depth, config.compute_dtype, config.batch_size = str(depth), "bfloat16", batch
   config.input.size = (size, size)
-  labels = 14
-  model = models.build(config.model, labels, config.compute_dtype)
-  objective = functools.partial(models.MODELS[config.model.name].objective, positive_ratio=np.full(labels, 0.3, np.float32), **config.loss)
-  schedule = optim.make_schedule(config, 1000, 1000)
-  tx = optim.make_optimizer(config, schedule)
-  state = state_lib.abstract_state(model, tx, (size, size, 3), {}, mesh)
-  rows = sharding.over_batch(mesh)
-  shapes = {"image": ((batch, size, size, 3), np.uint8), "label": ((batch, labels), np.uint8), "known": ((batch, labels), np.bool_),
-            "id": ((batch,), np.int32)}
-  inputs = {key: jax.ShapeDtypeStruct(*shape, sharding=rows) for key, shape in shapes.items()}
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  step = steps.make_train_step(model, objective, tx, schedule, config, mesh)
+  mesh = abstract.tpu_mesh(topology)
+  step, arguments = abstract.train_step(config, mesh)
   start = time.perf_counter()
-  compiled = steps.compile_train_step(step, mesh).lower(state, inputs, key).compile()
+  compiled = step.lower(*arguments).compile()
   memory, per_device = compiled.memory_analysis(), batch / mesh.size
   found, smallest = hlo.instructions(compiled.as_text()), batch * (size // 32)**2 * 512
+  state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments[0]))
   flops, moved = (count / per_device for count in timing.counts_of(compiled))
   return {
       "command": " ".join(["python", *sys.argv]), "topology": topology, "depth": depth, "batch": batch, "size": size, "dtype": "bfloat16",
@@ -66,7 +47,7 @@ def measure(depth=50, batch=128, topology="v5e:1x1", size=224):
       "gflop_per_image": flops / 1e9, "megabytes_per_image": moved / 1e6,
       "floor_b_megabytes": FLOOR_B[depth] / 1e6 if depth in FLOOR_B else None, "ratio": moved / FLOOR_B[depth] if depth in FLOOR_B else None,
       "peak_gigabytes": timing.bytes_of(compiled) / 1e9,
-      "donated_megabytes": memory.alias_size_in_bytes / 1e6, "state_megabytes": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / 1e6,
+      "donated_megabytes": memory.alias_size_in_bytes / 1e6, "state_megabytes": state / 1e6,
       "norm_passes": hlo.norm_passes(found),
       "moved_activations": [f"{one.operation} {list(one.shape)} {one.layer}" for one in hlo.moved_activations(found, smallest)],
       "bar": BAR,

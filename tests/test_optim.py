@@ -119,3 +119,52 @@ def test_average_of_parameters():
     average = 0.75 * average + 0.25 * np.asarray(params["w"]["kernel"])
   np.testing.assert_allclose(optim.evaluation_params(seen[-1], state)["w"]["kernel"], average, rtol=1e-5)
   assert optim.evaluation_params(seen[-1], run(constant_config(), random_grads(), PARAMS)[1]) is seen[-1]
+
+
+LAYERS = {"fc": {"kernel": jnp.asarray([1.0, -2.0, 3.0]), "bias": jnp.asarray([0.5, 0.25])}}
+
+
+def layer_grads(count=5, seed=1):
+  rng = np.random.default_rng(seed)
+  return [{"fc": {"kernel": jnp.asarray(rng.normal(size=3), jnp.float32), "bias": jnp.asarray(rng.normal(size=2), jnp.float32)}}
+          for _ in range(count)]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_lars_against_its_definition(nesterov):
+  config = constant_config(name="lars", learning_rate=2.0, momentum=0.9, weight_decay=0.1, weight_decay_on="kernels", nesterov=nesterov)
+  seen, _ = run(config, layer_grads(), LAYERS)
+  for name, decay in (("kernel", 0.1), ("bias", 0.0)):
+    p = np.asarray(LAYERS["fc"][name], np.float64)
+    buffer = np.zeros_like(p)
+    for grad, ours in zip(layer_grads(), seen):
+      g = np.asarray(grad["fc"][name], np.float64) + decay * p
+      trust = 0.001 * np.linalg.norm(p) / np.linalg.norm(g) if name == "kernel" else 1.0
+      step = 2.0 * trust * g
+      buffer = 0.9 * buffer + step
+      p = p - (step + 0.9 * buffer if nesterov else buffer)
+      np.testing.assert_allclose(ours["fc"][name], p, rtol=1e-5)
+
+
+def test_lamb_against_its_definition():
+  config = constant_config(name="lamb", learning_rate=0.01, weight_decay=0.1, weight_decay_on="kernels")
+  seen, _ = run(config, layer_grads(), LAYERS)
+  for name, decay in (("kernel", 0.1), ("bias", 0.0)):
+    p = np.asarray(LAYERS["fc"][name], np.float64)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, (grad, ours) in enumerate(zip(layer_grads(), seen), 1):
+      g = np.asarray(grad["fc"][name], np.float64)
+      m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+      r = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + decay * p
+      p = p - 0.01 * np.linalg.norm(p) / np.linalg.norm(r) * r
+      np.testing.assert_allclose(ours["fc"][name], p, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_large_batch_optimisers_decay_and_freeze(name):
+  """Decay moves what has no gradient to speak of, of kernels alone; frozen groups stay."""
+  config = constant_config(name=name, learning_rate=0.1, weight_decay=0.5, weight_decay_on="kernels")
+  params = {"a": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "b": {"kernel": jnp.ones(2)}}
+  tx = optim.make_optimizer(config, lambda step: 0.1, trainable=("a",))
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+  assert (updates["a"]["kernel"] < 0).all() and (updates["a"]["bias"] == 0).all() and (updates["b"]["kernel"] == 0).all()

@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attr_jax import abstract
 from attr_jax import evaluate
+from attr_jax import hlo
+from attr_jax import sharding
 from attr_jax.data import pipeline
+from attr_jax.data import published
 from helpers import REPOSITORY
 
 
@@ -55,9 +59,7 @@ def test_growth_judges_the_power_of_the_upper_sizes(script, power, met):
   assert ("OVER met" in shown) == (not met) and "- OVER" in shown and max(map(len, shown.splitlines())) <= 80
 
 
-def test_a_compiled_program_is_read(script):
-  hlo = script("hlo")
-
+def test_a_compiled_program_is_read():
   def function(x):
     with jax.named_scope("bn1/"):
       total = x.sum((0, 1))
@@ -83,14 +85,13 @@ def test_compilation_compares_whole_rounds(script):
   assert compilation.ratio(found) == pytest.approx(0.3)
 
 
-def test_full_size_batches_have_the_shapes_of_the_pipeline(script, config):
+def test_full_size_batches_have_the_shapes_of_the_pipeline(config):
   config.input.masks = True
   source = evaluate.open_source(config, evaluate.open_data(config), "train")
   real = pipeline.train_dataset(source, evaluate.input_spec(config), batch_size=config.batch_size, seed=0)[0]
-  abstract = script("compilation").full_size_batch(config, real["label"].shape[1])
-  needed = {key: value for key, value in real.items() if key in ("image", "label", "known", "id", "person_mask")}
-  assert {key: value.shape for key, value in abstract.items()} == {key: value.shape for key, value in needed.items()}
-  assert all(value.dtype == needed[key].dtype for key, value in abstract.items() if key != "id")
+  shapes = abstract.batch(config, published.FACTS[config.data.name], sharding.make_mesh())
+  assert {key: value.shape for key, value in shapes.items()} == {key: value.shape for key, value in real.items()}
+  assert all(value.dtype == real[key].dtype for key, value in shapes.items() if key != "id")
 
 
 def test_predictions_of_both_sides_are_compared(script, monkeypatch):

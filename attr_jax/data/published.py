@@ -1,6 +1,7 @@
 """What the authors of data sets have published of their labels, and where a source differs from it."""
 
 from collections.abc import Sequence
+import dataclasses
 
 import numpy as np
 
@@ -60,6 +61,41 @@ COCO_SHARES = (
     0.0361, 0.0196, 0.0218, 0.0228, 0.0303, 0.0283, 0.0286, 0.0721, 0.0214, 0.0787, 0.0306, 0.0374, 0.0301, 0.0607, 0.0195, 0.0141,
     0.0199, 0.0147, 0.0162, 0.0143, 0.0099, 0.0266, 0.0128, 0.0251, 0.1081, 0.0383, 0.0373, 0.0307, 0.1012, 0.0280, 0.0385, 0.0299,
     0.0156, 0.0263, 0.0178, 0.0401, 0.0132, 0.0242, 0.0018, 0.0398, 0.0202, 0.0451, 0.0382, 0.0306, 0.0081, 0.0182, 0.0015, 0.0085)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What shapes a training step on a data set, before it is prepared.
+
+  Attributes:
+    labels: L.
+    train: samples of the training split; of WIDER-Attribute boxes of train and val, whose sum is published; of COCO people photos.
+    region_mask: whether its samples have one.
+    landmarks: likewise.
+  """
+
+  labels: int
+  train: int
+  region_mask: bool = False
+  landmarks: bool = False
+
+
+FACTS = {
+    "celeba": Facts(40, 162_770, landmarks=True),
+    "celeba_aligned": Facts(40, 162_770, landmarks=True),
+    "celebamask_hq": Facts(40, 24_183, region_mask=True),
+    "coco": Facts(80, 82_783),
+    "coco_person": Facts(0, 118_287),
+    "helen": Facts(0, 2_000, region_mask=True),
+    "imet2019": Facts(1_103, 87_360),
+    "lfwa": Facts(40, 6_263),
+    "pa100k": Facts(26, 80_000),
+    "peta": Facts(35, 9_500),
+    "peta_all": Facts(105, 9_500),
+    "rap": Facts(51, 33_268),
+    "rap2": Facts(54, 50_957),
+    "wider_attribute": Facts(14, 28_345),
+}
 
 
 def name_deviations(names: Sequence[str], published: Sequence[str]) -> list[str]:

@@ -348,6 +348,11 @@ class Model(nn.Module):
     return (weights * recognition).sum(axis=1), out
 
 
+def grid(size: Sequence[int], system: str) -> tuple[int, int]:
+  """(H, W) in cells of the maps that "ssp" or "ssg" takes from outside, of images of (H, W) pixels."""
+  return _grid(size, _GATE_STRIDE if system == "ssg" else _STRIDE)
+
+
 def _grid(size: Sequence[int], stride: int) -> tuple[int, int]:
   """(H, W) pixels -> cells of `stride` pixels, the last ones cut: halving and rounding up again and again gives the same."""
   return -(-size[0] // stride), -(-size[1] // stride)
