@@ -68,7 +68,7 @@ def plan(config: ml_collections.ConfigDict, topology: str) -> dict[str, object]:
   kind, shape = abstract.parse_topology(topology)
   mesh = abstract.tpu_mesh(topology)
   start = time.perf_counter()
-  compiled, state = compile_step(config, mesh)
+  compiled, state = compile_step(config, mesh, tpu_chips.CHIPS[kind].hbm)
   result = {
       "topology": topology, "chips": mesh.size, "batch": config.batch_size, "batch_per_chip": config.batch_size // mesh.size,
       "images_per_chip": config.batch_size * (2 if config.data.second else 1) // mesh.size, "dtype": config.compute_dtype,
@@ -77,44 +77,50 @@ def plan(config: ml_collections.ConfigDict, topology: str) -> dict[str, object]:
       "compile_seconds": time.perf_counter() - start, "fits": not isinstance(compiled, TooLarge),
   }
   if isinstance(compiled, TooLarge):
-    return result | dataclasses.asdict(compiled) | {"fitting": find_batch(config, mesh, state, compiled)}
+    return result | dataclasses.asdict(compiled) | {"fitting": find_batch(config, mesh, tpu_chips.CHIPS[kind].hbm, state, compiled)}
   return result | describe(compiled, kind, shape, result["images_per_chip"])
 
 
-def compile_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> tuple[jax.stages.Compiled | TooLarge, int]:
-  """(the compiled step, or why there is none; bytes of the state on each device)."""
+def compile_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, capacity: float) -> tuple[jax.stages.Compiled | TooLarge, int]:
+  """(the compiled step, or why there is none; bytes of the state on each device). `capacity` is the memory of a device in bytes."""
   try:
     step, (state, batch, key) = abstract.train_step(config, mesh)
     lowered = step.lower(state, batch, key)
   except ValueError as error:  # of a model that does not take an option's value
     raise InputError(f"config.model or config.loss: {' '.join(str(error).split())[:300]}") from error
   held = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+  arguments = held + sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values())
   try:
-    return lowered.compile(), held
+    compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    if too_large := out_of_memory(str(error)):
+    if too_large := out_of_memory(str(error), arguments):
       return too_large, held
     raise
+  # The compiler looks at temporaries alone.
+  peak = memory_of(compiled)["peak"]
+  return (compiled if peak <= capacity else TooLarge(peak, capacity)), held
 
 
-def out_of_memory(message: str) -> TooLarge | None:
-  """What a compiler's error says of memory; None for other errors."""
-  if "RESOURCE_EXHAUSTED" not in message or "memory" not in message.lower():
+def out_of_memory(message: str, arguments: float) -> TooLarge | None:
+  """What a compiler's error says of memory; None for other errors. `arguments` are bytes that it does not count in with temporaries."""
+  if "RESOURCE_EXHAUSTED" not in message or not re.search("memory|hbm", message, re.IGNORECASE):
     return None
-  match = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)", message)
+  number = r"([\d.]+)([KMGT]?)"
+  match = re.search(rf"temporaries \({number}\) exceeds available HBM \({number}\)|Used {number} of {number}", message)
   if not match:
     return TooLarge(None, None)
-  return TooLarge(float(match[1]) * _UNITS[match[2]], float(match[3]) * _UNITS[match[4]])
+  needed, unit, capacity, capacity_unit = (part for part in match.groups() if part is not None)
+  return TooLarge(float(needed) * _UNITS[unit] + (arguments if "temporaries (" in match[0] else 0.0), float(capacity) * _UNITS[capacity_unit])
 
 
-def find_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, state: int, failed: TooLarge) -> dict[str, object] | None:
+def find_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, capacity: float, state: int, failed: TooLarge) -> dict[str, object] | None:
   """A smaller batch that fits, with its `describe`d memory; None where none was found."""
   config, found = ml_collections.ConfigDict(config), {}
 
   def attempt(images: int) -> TooLarge | None:
     config.batch_size = images * mesh.size
     say(f"does not fit; trying {images} images per chip")
-    compiled, _ = compile_step(config, mesh)
+    compiled, _ = compile_step(config, mesh, capacity)
     if isinstance(compiled, TooLarge):
       return compiled
     found.update(batch_per_chip=images, batch=config.batch_size, memory=memory_of(compiled))
@@ -194,7 +200,7 @@ def table(result: dict[str, object]) -> str:
   lines += [
       f"  arguments       {gib(memory['arguments'])}   {memory['donated'] / 2**30:.2f} of them donated",
       f"  temporaries     {gib(memory['temporaries'])}",
-      f"  peak            {gib(memory['peak'])}   of {result['hbm_bytes'] / 2**30:.0f} GiB: fits",
+      f"  peak            {gib(memory['peak'])}   of {result['hbm_bytes'] / 2**30:.2f} GiB: fits",
       f"  operations      {result['flops'] / 1e9:10,.1f} GFLOP {result['flops'] / images / 1e9:10.1f} GFLOP per image",
       f"  bytes           {result['bytes'] / 1e9:10,.1f} GB    {result['bytes'] / images / 1e6:10.0f} MB per image",
   ]

@@ -11,12 +11,12 @@ HOP = 1e-6  # seconds to the next chip: scaling-book, chapter 2, question 5
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One chip. Sources: the pages of Google Cloud on each kind ("TPU v5e" and so on) for `flops`, `hbm`, `bandwidth`; for `link` and
+  """One chip. Sources: the pages of Google Cloud on each kind ("TPU v5e" and so on) for `flops` and `bandwidth`; for `link` and
   `network` the table "TPU specs" of jax-ml.github.io/scaling-book/tpus, which rates links a tenth below Google's pages.
 
   Attributes:
     flops: per second, of matrix products in bfloat16; those of float32 run in the same units at jax's default precision.
-    hbm: bytes of memory.
+    hbm: bytes that a program may take, as the compiler names them when one takes more; nominally 32, 16, 96 and 32 GB.
     bandwidth: of that memory, bytes/s.
     link: bytes/s to one neighbour, one way.
     network: bytes/s of its share of the host's network, between slices.
@@ -36,10 +36,10 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32 * 2**30, 1200e9, 45e9, 6.25e9, 4, 4, 4096),
-    "v5e": Chip(197e12, 16 * 2**30, 819e9, 45e9, 3.125e9, 8, 16, 256),
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 90e9, 6.25e9, 4, 4, 6144),
-    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 90e9, 12.5e9, 8, 16, 256),
+    "v4": Chip(275e12, 30.75 * 2**30, 1200e9, 45e9, 6.25e9, 4, 4, 4096),
+    "v5e": Chip(197e12, 15.75 * 2**30, 819e9, 45e9, 3.125e9, 8, 16, 256),
+    "v5p": Chip(459e12, 95.74 * 2**30, 2765e9, 90e9, 6.25e9, 4, 4, 6144),
+    "v6e": Chip(918e12, 31.25 * 2**30, 1638e9, 90e9, 12.5e9, 8, 16, 256),
 }
 
 

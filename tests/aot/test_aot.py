@@ -179,9 +179,11 @@ def test_a_batch_that_fits_without_figures_and_none_at_all(script):
 def test_errors_of_memory_are_told_from_others(script):
   aot = script("aot")
   message = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 34.50G of 15.75G hbm. Exceeded"
-  assert aot.out_of_memory(message) == aot.TooLarge(34.5 * GIB, 15.75 * GIB)
-  assert aot.out_of_memory("RESOURCE_EXHAUSTED: memory: something else") == aot.TooLarge(None, None)
-  assert aot.out_of_memory("INTERNAL: the compiler fell over") is None
+  assert aot.out_of_memory(message, 2 * GIB) == aot.TooLarge(34.5 * GIB, 15.75 * GIB)
+  message = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (1.16T) exceeds available HBM (95.74G)."
+  assert aot.out_of_memory(message, 2 * GIB) == aot.TooLarge(1.16 * 1024 * GIB + 2 * GIB, 95.74 * GIB)
+  assert aot.out_of_memory("RESOURCE_EXHAUSTED: memory: something else", 0) == aot.TooLarge(None, None)
+  assert aot.out_of_memory("INTERNAL: the compiler fell over", 0) is None
 
 
 def written(aot, **values):
@@ -192,7 +194,7 @@ def written(aot, **values):
   return {
       "config": "configs/dahar.py --config.compute_dtype=bfloat16", "topology": "v5e:4x4", "chips": chips, "batch": 1024, "batch_per_chip": 64,
       "images_per_chip": 64, "dtype": "bfloat16", "jax": "0.10.2", "libtpu": "0.0.42.1", "batch_norm": "local", "state_bytes": 4 * 10**8,
-      "hbm_bytes": 16 * GIB, "compile_seconds": 321.0, "fits": True,
+      "hbm_bytes": 15.75 * GIB, "compile_seconds": 321.0, "fits": True,
       "memory": {"arguments": 4 * 10**8, "donated": 4 * 10**8, "temporaries": 5 * GIB, "peak": 5 * GIB + 4 * 10**8},
       "flops": 3.9e12, "bytes": 4.1e10, "collectives": [dataclasses.asdict(collective(count=1194, size=105_000_000, largest=84_000_000))],
       "loops": [], "predicted": prediction, **values}
@@ -202,7 +204,7 @@ def test_the_table_is_narrow_and_says_all(script):
   aot = script("aot")
   shown = aot.table(written(aot))
   assert max(map(len, shown.splitlines())) <= 80
-  for words in ("16 chips, 64 images each, 1,024 in all", "5.37 GiB   of 16 GiB: fits", "105.000", "synchronous", "52.00 ms    memory-bound",
+  for words in ("16 chips, 64 images each, 1,024 in all", "5.37 GiB   of 15.75 GiB: fits", "105.000", "synchronous", "52.00 ms    memory-bound",
                 "1,231       per chip, 19,692 in all", "60.9 GFLOP per image"):
     assert words in shown
   assert "2 loops count as if run once" in aot.table(written(aot, loops=[3, None]))
@@ -348,7 +350,6 @@ def shown_in_docs():
 def test_the_tables_of_the_docs_are_those_of_the_results(script, monkeypatch):
   aot, scaling = script("aot"), script("scaling")
   shown = shown_in_docs()
-  assert len(shown) >= 5
   for command, lines in shown.items():
     name, *arguments = command.split()
     if name == "aot.py":
