@@ -61,7 +61,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> tu
       model, objective, tx, schedule, config, mesh,
       remember=getattr(models.MODELS[config.model.name], "remember", None), num_train=facts.train, trainable=trainable)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return steps.compile_train_step(step, mesh), (state, batch(config, facts, mesh), key)
+  return steps.compile_train_step(step, mesh, state_lib.layout(state, mesh)), (state, batch(config, facts, mesh), key)
 
 
 def batch(config: ml_collections.ConfigDict, facts: published.Facts, mesh: jax.sharding.Mesh) -> Batch:
@@ -84,16 +84,17 @@ def batch(config: ml_collections.ConfigDict, facts: published.Facts, mesh: jax.s
   return {key: jax.ShapeDtypeStruct((count, *shape), dtypes.get(key, np.uint8), sharding=rows) for key, shape in shapes.items()}
 
 
-def tpu_mesh(topology: str) -> jax.sharding.Mesh:
+def tpu_mesh(topology: str, fsdp: int = 1) -> jax.sharding.Mesh:
   """A mesh of TPU chips that are not here, one device for each; libtpu compiles for it.
 
   JAX_PLATFORMS=cpu and TPU_SKIP_MDS_QUERY=1 must be set before jax is imported, or jax looks for chips.
 
   Args:
     topology: kind and torus, such as "v5e:4x4" or "v5p:2x2x1".
+    fsdp: chips over which parameters are split, as in `sharding.make_mesh`.
 
   Raises:
-    InputError: no such topology, or libtpu is missing.
+    InputError: no such topology, a number that does not divide, or libtpu is missing.
   """
   kind, shape = parse_topology(topology)
   if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
@@ -107,7 +108,7 @@ def tpu_mesh(topology: str) -> jax.sharding.Mesh:
     raise InputError(f"topology {topology!r}: the compiler refuses it: {' '.join(str(error).split())[:300]}") from error
   if len(devices) != np.prod(shape):
     raise InputError(f"topology {topology!r}: the compiler gives {len(devices)} devices, expected {np.prod(shape)}")
-  return sharding.make_mesh(devices)
+  return sharding.make_mesh(devices, fsdp)
 
 
 def parse_topology(topology: str) -> tuple[str, tuple[int, ...]]:

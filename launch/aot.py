@@ -66,7 +66,7 @@ def plan(config: ml_collections.ConfigDict, topology: str) -> dict[str, object]:
     InputError: unknown topology, unusable config, or libtpu is missing.
   """
   kind, shape = abstract.parse_topology(topology)
-  mesh = abstract.tpu_mesh(topology)
+  mesh = abstract.tpu_mesh(topology, config.fsdp)
   start = time.perf_counter()
   compiled, state = compile_step(config, mesh, tpu_chips.CHIPS[kind].hbm)
   result = {

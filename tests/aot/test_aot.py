@@ -233,7 +233,7 @@ def test_the_table_is_narrow_and_says_all(script):
 def test_wrong_calls_end_with_one_line(script, monkeypatch, capsys, argv, words):
   aot = script("aot")
   # Of the right size; so libtpu is not asked.
-  monkeypatch.setattr(abstract, "tpu_mesh", lambda topology: FakeMesh(abstract.parse_topology(topology)[1]))
+  monkeypatch.setattr(abstract, "tpu_mesh", lambda topology, fsdp: FakeMesh(abstract.parse_topology(topology)[1]))
   monkeypatch.chdir(REPOSITORY)
   monkeypatch.setattr(sys, "argv", ["aot.py", *argv])
   with pytest.raises(SystemExit) as ended:

@@ -63,7 +63,9 @@ def tail(process):
 
 
 def losses(workdir):
-  return [line["loss"] for line in writers.read_jsonl(workdir / "metrics.jsonl") if "loss" in line]
+  """Of all steps so far."""
+  path = workdir / "metrics.jsonl"
+  return [line["loss"] for line in writers.read_jsonl(path) if "loss" in line] if path.exists() else []
 
 
 def saved_steps(workdir):
@@ -85,7 +87,7 @@ def wait_for_steps(workdir, count, processes, timeout=240):
   while time.time() < deadline:
     ended = [process for process in processes if process.poll() is not None]
     assert not ended, tail(ended[0])
-    if (workdir / "metrics.jsonl").exists() and len(losses(workdir)) >= count:
+    if len(losses(workdir)) >= count:
       return
     time.sleep(0.02)
   raise AssertionError("no progress: " + tail(processes[0]))

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from attr_jax import writers
 from helpers import REPOSITORY
+from processes import losses
 
 PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "salloc", "scontrol", "squeue", "scancel", "sinfo")
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -153,11 +153,6 @@ def wait_until(true, daemons, logs=lambda: "", seconds=60):
   while not true():
     assert time.time() < deadline and all(daemon.poll() is None for daemon in daemons), logs()
     time.sleep(0.1)
-
-
-def losses(workdir):
-  path = workdir / "metrics.jsonl"
-  return [line["loss"] for line in writers.read_jsonl(path) if "loss" in line] if path.exists() else []
 
 
 def wait_for_steps(slurm, job, workdir, count, seconds=240):
