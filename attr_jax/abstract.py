@@ -21,6 +21,7 @@ from attr_jax import train
 from attr_jax.data import pipeline
 from attr_jax.data import published
 from attr_jax.data import regions
+from attr_jax.data.worlds import artwork_labels
 from attr_jax.errors import InputError
 from attr_jax.models import face
 
@@ -131,6 +132,7 @@ def _facts(config: ml_collections.ConfigDict) -> published.Facts:
     raise InputError(f"config.data.name={name!r}: its labels and images are not known; known are {', '.join(sorted(published.FACTS))}")
   facts = published.FACTS[name]
   if config.data.world:
-    # Fewer in truth, since some are drawn for val and test.
-    return published.Facts(facts.labels, config.data.world_count, facts.region_mask, facts.landmarks)
+    labels = len(artwork_labels.LABELS) if config.data.world == "artworks" else facts.labels
+    # Fewer images in truth, since some are drawn for val and test.
+    return published.Facts(labels, config.data.world_count, facts.region_mask, facts.landmarks)
   return facts

@@ -16,8 +16,11 @@ import pytest
 
 from attr_jax import abstract
 from attr_jax import cli
+from attr_jax import evaluate
 from attr_jax import hlo
 from attr_jax import sharding
+from attr_jax import train
+from attr_jax.data import pipeline
 from attr_jax.data import published
 from attr_jax.data import registry
 from attr_jax.data.builders import celeba
@@ -278,13 +281,32 @@ def test_what_a_batch_holds():
   usual = {"label": (8, 14), "known": (8, 14), "id": (8,)}
   assert shapes("dahar.py:tiny") == {"image": (8, 32, 32, 3), **usual, "person_mask": (8, 32, 32)}
   assert shapes("srn.py:tiny") == {"image": (8, 32, 32, 3), **usual}
-  labels = {"label": (8, 1103), "known": (8, 1103), "id": (8,)}
-  assert shapes("attncnn_rnn.py:tiny") == {"image": (8, 6, 32, 32, 3), "view_label": (8, 6, 1103), **labels}
+  # As many as the drawn artworks have.
+  labels = {"label": (8, 60), "known": (8, 60), "id": (8,)}
+  assert shapes("attncnn_rnn.py:tiny") == {"image": (8, 6, 32, 32, 3), "view_label": (8, 6, 60), **labels}
   joint = shapes("face.py:system=joint,tiny")
   assert set(joint) == {"image", "label", "known", "id", "region_mask"} and joint["label"] == (16, 40) and joint["region_mask"] == (16, 32, 26)
   assert shapes("face.py:system=parser,tiny")["region_mask"] == (8, 32, 26) and shapes("face.py:system=bbox,tiny")["landmarks"] == (8, 5, 2)
   assert shapes("face.py:system=ssp,annotation=regions,tiny")["regions"] == (8, 2, 2, 7)
   assert shapes("face.py:system=ssg,annotation=regions_fine,tiny")["regions"] == (8, 8, 7, 7)
+
+
+OF_OTHER_WORLDS = ["attncnn_rnn.py:tiny", "face.py:system=joint,tiny", "face.py:system=bbox,tiny", "face.py:system=parser,tiny"]
+
+
+@pytest.mark.parametrize("name", ["srn.py:tiny", "dahar.py:tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in OF_OTHER_WORLDS)])
+def test_an_abstract_batch_is_like_those_of_the_pipeline(name, world_dir):
+  people = {"data.size": "88x52"} if name in ("srn.py:tiny", "dahar.py:tiny") else {}
+  config = cli.load_config(f"{REPOSITORY}/configs/{name}", [f"--config.data.dir={world_dir}"])
+  config.update_from_flattened_dict(people)
+  train._prepare_world(config, quiet=True)
+  data = evaluate.open_data(config)
+  batches = pipeline.train_dataset(
+      evaluate.open_source(config, data, "train"), evaluate.input_spec(config, data.info), batch_size=config.batch_size, seed=0, process_index=0,
+      process_count=1, second=evaluate.open_second(config, "train"))
+  described = lambda batch: {key: (value.shape, jax.dtypes.canonicalize_dtype(value.dtype)) for key, value in batch.items()}
+  _, (_, planned, _) = abstract.train_step(config, sharding.make_mesh())
+  assert described(train._without_extras(batches[0])) == described(planned)
 
 
 def test_published_counts_are_those_that_prepare_compares_with():
