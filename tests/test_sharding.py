@@ -67,7 +67,7 @@ ADAM = {"optimizer.name": "adam", "optimizer.learning_rate": 0.001, "optimizer.e
 
 @pytest.mark.parametrize("overrides", [
     {"batch_norm.scope": "local"},
-    {"batch_norm.scope": "global", **ADAM},
+    pytest.param({"batch_norm.scope": "global", **ADAM}, marks=pytest.mark.slow),
     pytest.param({"batch_norm.scope": "group", "batch_norm.group_size": 2, "accumulate_steps": 2}, marks=pytest.mark.slow),
 ], ids=["local", "global", "group"])
 def test_losses_are_the_same_and_less_is_kept(overrides):
@@ -95,6 +95,7 @@ def test_the_longest_axis_that_divides_is_split():
   assert sharding.split((2048, 14), sharding.make_mesh()).spec == jax.P()
 
 
+@pytest.mark.slow
 def test_checkpoints_fit_any_layout(tmp_path):
   states = {}
   for fsdp in (1, 2, 4):
