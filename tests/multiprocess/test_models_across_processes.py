@@ -12,6 +12,7 @@ from processes import free_address
 from processes import launch
 
 STEPS, COUNTS = 20, (1, 2, 4)
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(3600)]
 PEOPLE = {"data.world": "people", "data.world_count": 120, "data.size": "88x52"}
 # 60 people are for training: DIAA stores predictions from the first epoch on and weighs with them from the fifth on.
 SEVERAL_EPOCHS = {"batch_size": 20}
@@ -48,8 +49,12 @@ def runs(world_dir, tmp_path_factory):
     # Most time goes into compiling.
     quick = "--xla_backend_optimization_level=0"
     processes = [launch([script, folder / "job.json", i], folder / f"{i}.log", xla_flags=quick) for i in range(count)]
-    for process in processes:
-      finish(process, timeout=1200)
+    try:
+      for process in processes:
+        finish(process, timeout=1200)
+    finally:
+      for process in processes:
+        process.kill()
     found[count] = {name: [json.loads((folder / f"{name}-{i}.json").read_text()) for i in range(count)] for name in MODELS}
   return found
 
@@ -58,7 +63,6 @@ def losses_of(process):
   return np.array([scalars["loss"] for scalars in process["scalars"]])
 
 
-@pytest.mark.multiprocess
 @pytest.mark.parametrize("name", MODELS)
 def test_processes_do_not_matter(runs, name):
   alone, = runs[1][name]
@@ -70,7 +74,6 @@ def test_processes_do_not_matter(runs, name):
       np.testing.assert_allclose(losses_of(process), losses_of(alone), rtol=1e-5)
 
 
-@pytest.mark.multiprocess
 def test_the_history_of_diaa_takes_part(runs):
   weights = [scalars["attention_weight"] for scalars in runs[1]["diaa"][0]["scalars"]]
   assert weights[0] == 1.0 and weights[-1] > 1.0
