@@ -350,8 +350,10 @@ def _close(*resources: Any) -> None:
   """Closes all of them; an error of closing must not hide the one that stopped the run."""
   stopped, errors = sys.exception(), []
   for resource in resources:
-    if stopped and jax.process_count() > 1 and isinstance(resource, checkpoint_lib.Checkpoints):
-      continue  # it would wait for all processes, and one of them may be gone
+    # It waits for all processes. They stop together for the first two reasons; for another one may be gone.
+    together = stopped is None or isinstance(stopped, (Preempted, NonFiniteError))
+    if isinstance(resource, checkpoint_lib.Checkpoints) and jax.process_count() > 1 and not together:
+      continue
     try:
       resource.close()
     except Exception as error:

@@ -6,7 +6,7 @@
 
 Needs no TPU and no data: the compiler (libtpu) runs on any Linux machine with x86-64 cores, labels and images are counted as published. The
 step is the one that `attr-jax train` runs: state donated, batch split over the chips, all arrays of the config's batches. Topologies are
-v4:AxBxC, v5e:AxB, v5p:AxBxC and v6e:AxB, one process or many. Compiling takes three to eight minutes on two cores, for one chip or 256.
+v4:AxBxC, v5e:AxB, v5p:AxBxC and v6e:AxB, one process or many. Compiling Da-HAR takes four to eleven minutes, for one chip or 256.
 
 Figures are per chip. Memory, floating-point operations, bytes and collectives are the compiler's. Step time and images/s are predicted from
 them at the published rates of the chip (launch/tpu_chips.py): the larger of compute and memory time, and the communication that is waited for.
