@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -14,6 +15,7 @@ from attr_jax import sharding
 from attr_jax import steps
 from attr_jax.data import images as images_lib
 from attr_jax.data import ops
+from attr_jax.nn import folding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Recognizer:
 
 
 def load_recognizer(path: str | pathlib.Path, *, checkpoint: str = "best", batch_size: int = 8) -> Recognizer:
-  """The recogniser of a run's folder, on whatever devices there are.
+  """The recogniser of a run's folder, on whatever devices there are, with batch norm folded into the convolutions (`nn.folding`).
 
   Args:
     path: the run's folder (`--workdir` of the training).
@@ -69,8 +71,13 @@ def load_recognizer(path: str | pathlib.Path, *, checkpoint: str = "best", batch
   """
   mesh = sharding.make_mesh()
   run = evaluate.load_run(pathlib.Path(path), mesh, checkpoint)
-  predict = steps.compile_predict_step(steps.make_predict_step(run.model, run.config), mesh)
   rounded = -(-batch_size // mesh.size) * mesh.size
+  step = steps.make_predict_step(run.model, run.config)
+  example = {"image": jax.ShapeDtypeStruct((rounded, *run.config.input.full_size, 3), np.uint8)}
+  plan = folding.find(step, run.params, run.batch_stats, example)
+  params, batch_stats = jax.jit(functools.partial(folding.fold, plan))(run.params, run.batch_stats)
+  run = dataclasses.replace(run, params=params, batch_stats=batch_stats)
+  predict = steps.compile_predict_step(folding.without_norms(plan, step), mesh)
   return Recognizer(tuple(run.info.label_names), 0.5, run, predict, mesh, rounded)
 
 
