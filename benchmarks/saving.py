@@ -96,6 +96,7 @@ def measure(args):
   added = {name: statistics.median(map(operator.sub, times["saving"], times["plain"])) for name, times in (("wall", seconds), ("processor", processor))}
   between = args.every / args.steps
   return {
+      "command": " ".join(["python", *sys.argv]),
       "arguments": vars(args) | {"out": None, "folder": None},
       **timing.machine(),
       "seconds": seconds,
@@ -141,10 +142,7 @@ def main():
   parser.add_argument("--every", type=int, default=100, help="steps from one save to the next, for the cost")
   parser.add_argument("--turns", type=int, default=5, help="pairs of turns")
   parser.add_argument("--folder", help="where checkpoints are written for the time of the measurement (default: that of temporary files)")
-  args = timing.parse(parser)
-  result = measure(args)
-  timing.tell(result, table, args.out)
-  sys.exit(result["cost"] >= BAR)
+  timing.report(parser, measure, table)
 
 
 if __name__ == "__main__":
