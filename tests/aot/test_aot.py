@@ -265,7 +265,7 @@ CONFIGS = ["attncnn_rnn.py:tiny", "attncnn_rnn.py:system=hog,tiny", "baseline.py
            "person_segmenter.py:tiny", "quickstart.py:tiny", "srn.py:tiny", "vac.py:tiny"]
 
 
-@pytest.mark.slow
+@pytest.mark.aot
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_step_of_every_config_takes_its_abstract_batch(name):
   config = cli.load_config(f"{REPOSITORY}/configs/{name}", [])
