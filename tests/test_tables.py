@@ -267,11 +267,11 @@ def test_data_sets_fit_every_model(file, name, options):
 def cheap_runs(monkeypatch):
   """One device, no validation, no checkpoints, quick compilation: the others have tests of their own."""
   make_mesh = sharding.make_mesh
-  monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
+  monkeypatch.setattr(sharding, "make_mesh", lambda fsdp: make_mesh(jax.devices()[:1]))
   monkeypatch.setattr(train, "_validate", lambda config, state, *_: (None, state))
   monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda self, *_: None)
   quick = {"xla_backend_optimization_level": 0}
-  monkeypatch.setattr(steps, "compile_train_step", lambda step, mesh: jax.jit(step, compiler_options=quick))
+  monkeypatch.setattr(steps, "compile_train_step", lambda step, mesh, layout: jax.jit(step, compiler_options=quick))
 
 
 # Smaller sizes have one trunk: of rows that differ by its depth alone one is enough.
