@@ -23,6 +23,7 @@ import numpy as np
 import attr_jax
 from attr_jax import config as config_lib
 from attr_jax import steps
+from attr_jax import writers
 from attr_jax.data import info as info_lib
 from attr_jax.errors import InputError
 
@@ -43,16 +44,9 @@ def write_start(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, w
   if jax.process_index() > 0:
     return
   workdir.mkdir(parents=True, exist_ok=True)
-  _write(old, config_lib.to_json(config) + "\n")
-  _write(workdir / "dataset.json", info.to_json() + "\n")
-  _write(workdir / "environment.json", json.dumps(_environment(), indent=2) + "\n")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  """The whole file or none of it, for who reads it now (another process that starts) and after a kill."""
-  temporary = path.with_name(f".{path.name}")
-  temporary.write_text(text)
-  temporary.replace(path)
+  writers.write_whole(old, config_lib.to_json(config) + "\n")
+  writers.write_whole(workdir / "dataset.json", info.to_json() + "\n")
+  writers.write_whole(workdir / "environment.json", json.dumps(_environment(), indent=2) + "\n")
 
 
 def read_start(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_lib.DatasetInfo]:
@@ -102,7 +96,7 @@ def write_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
   for folder in ("evaluation", "predictions"):
     (workdir / folder).mkdir(exist_ok=True)
   text = json.dumps(_without_nan(report), indent=2)
-  _write(workdir / "evaluation" / f"{name}.json", text + "\n")
+  writers.write_whole(workdir / "evaluation" / f"{name}.json", text + "\n")
   np.savez_compressed(workdir / "predictions" / f"{name}.npz", **predictions)
 
 

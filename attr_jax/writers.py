@@ -18,6 +18,13 @@ import tqdm
 from attr_jax.errors import InputError
 
 
+def write_whole(path: pathlib.Path, text: str) -> None:
+  """The whole file or none of it, for who reads it now (another process that starts) and after a kill."""
+  temporary = path.with_name(f".{path.name}")
+  temporary.write_text(text)
+  temporary.replace(path)
+
+
 class JsonlWriter:
   """One JSON object per line: {"step": int, name: float, ...}; NaN and Inf become null."""
 
@@ -25,9 +32,7 @@ class JsonlWriter:
     """Appends to `path`; a resumed run first drops the lines after `resume_step`."""
     if resume_step is not None and path.exists():
       kept = [line for line in read_jsonl(path) if line["step"] <= resume_step]
-      temporary = path.with_suffix(".tmp")
-      temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-      os.replace(temporary, path)
+      write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
     self._file = path.open("a", encoding="utf-8")
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -69,15 +69,20 @@ def end(processes):
       process.wait()
 
 
+def ended_after(act, processes):
+  """Statuses of all that end in time once `act` was called; none is left behind."""
+  try:
+    act()
+    return ends(processes)
+  finally:
+    end(processes)
+
+
 @pytest.mark.multiprocess
 def test_one_of_four_is_killed(world_dir, tmp_path, whole):
   workdir = tmp_path / "run"
   processes = started(workdir, world_dir)
-  try:
-    processes[2].kill()
-    statuses = ends(processes)
-  finally:
-    end(processes)
+  statuses = ended_after(lambda: processes[2].kill(), processes)
   assert statuses == [1, 1, -signal.SIGKILL, 1]
   for process in processes[:2] + processes[3:]:
     joined, *lines = [line for line in process.log.read_text().splitlines() if line.startswith("attr-jax:")]
@@ -91,11 +96,7 @@ def test_the_coordinator_is_killed(world_dir, tmp_path, whole):
   """Process 0 is what the others report to; jax ends them itself when it is gone, sometimes before our line."""
   workdir = tmp_path / "run"
   processes = started(workdir, world_dir)
-  try:
-    processes[0].kill()
-    statuses = ends(processes)
-  finally:
-    end(processes)
+  statuses = ended_after(lambda: processes[0].kill(), processes)
   assert statuses[0] == -signal.SIGKILL and set(statuses[1:]) <= {1, -signal.SIGABRT}
   for process in processes[1:]:
     text = process.log.read_text()
@@ -110,12 +111,7 @@ def test_sigterm_to_all_of_four(world_dir, tmp_path, several, whole):
   """With several steps in one program too."""
   workdir = tmp_path / "run"
   processes = started(workdir, world_dir, options=(*LONG, f"--config.steps_per_dispatch={several}"))
-  try:
-    for process in processes:
-      process.send_signal(signal.SIGTERM)
-    statuses = ends(processes)
-  finally:
-    end(processes)
+  statuses = ended_after(lambda: [process.send_signal(signal.SIGTERM) for process in processes], processes)
   assert statuses == [143] * 4, tail(processes[0])
   steps = {process.log.read_text().splitlines()[-1] for process in processes}
   assert len(steps) == 1 and f"stopped by SIGTERM after step {saved_steps(workdir)[-1]};" in steps.pop()
