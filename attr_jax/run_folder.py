@@ -75,7 +75,7 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: 
   bn_batch = micro * {"local": 1, "group": config.batch_norm.group_size, "global": mesh.size}[scope] // mesh.size
   splits = ", ".join(f"{name} {n}" for name, n in info.splits.items())
   lines = [
-      f"model      {_model_name(config)}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
+      f"model      {model_name(config)}: {count:,} parameters, {flops / 1e9:.3g} GFLOP/image forward",
       f"data       {data_name(config)} ({splits}), {len(info.label_names)} labels",
       f"input      {config.input.size[0]}x{config.input.size[1]} from {config.input.resize[0]}x{config.input.resize[1]}, crop {config.input.crop}",
       f"loss       {_loss_name(config)}",
@@ -168,7 +168,7 @@ def _mask_lines(overall: Mapping[str, float]) -> list[str]:
 def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, report: Mapping[str, Any]) -> str:
   """The text of `model_card.md`: what was trained on what, and how well it did."""
   lines = [
-      f"# {_model_name(config)} on {data_name(config)}",
+      f"# {model_name(config)} on {data_name(config)}",
       "",
       f"- labels ({len(info.label_names)}): {', '.join(info.label_names) or 'none'}",
       f"- input: RGB, {config.input.full_size[0]}x{config.input.full_size[1]}, "
@@ -186,7 +186,7 @@ def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, re
   return "\n".join(lines)
 
 
-def _model_name(config: ml_collections.ConfigDict) -> str:
+def model_name(config: ml_collections.ConfigDict) -> str:
   """The model and, of its options, those that say which one it is."""
   return ", ".join([config.model.name, *(f"{key} {config.model[key]}" for key in ("system", "depth") if key in config.model)])
 

@@ -4,7 +4,8 @@
 
 JOB: `coordinator` ("" for one process), `count`, `out`, `steps`, and `runs`, name -> [config file and options, overrides].
 OUT/<name>-<id>.json holds a hash of every row of every batch of this process, and the scalars of every step. The parts are put
-together as `train.train_and_evaluate` does it, without what else it writes and measures.
+together as `train.train_and_evaluate` does it, without what else it writes and measures. With JAX_ENABLE_X64=1 all that is
+float32 in them is float64.
 """
 
 import hashlib
@@ -14,6 +15,10 @@ import sys
 
 from absl import flags
 import jax
+import jax.numpy as jnp
+
+if jax.config.jax_enable_x64:
+  jnp.float32 = jnp.float64  # before flax and the models take it for parameters, statistics and losses
 
 from attr_jax import cli
 from attr_jax import evaluate
