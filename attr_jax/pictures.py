@@ -46,7 +46,8 @@ def save(figure: Figure, path) -> None:
   part.replace(path)
 
 
-def _plain(axes, grid: str) -> None:
+def plain(axes, grid: str) -> None:
+  """No frame, and lines of a grid behind what is drawn: "x", "y" or "both"."""
   axes.spines[["top", "right"]].set_visible(False)
   axes.grid(axis=grid, color="#E3E3E3", linewidth=0.8)
   axes.set_axisbelow(True)
@@ -139,7 +140,7 @@ def training_curves(records: Sequence[dict], path, title: str = "Training") -> N
     if rates[1].min() > 0 and 2 < len(np.unique(rates[1])) <= 12:  # a staircase of divisions
       axes["rate"].set_yscale("log")
   for name, one in axes.items():
-    _plain(one, "both")
+    plain(one, "both")
     handles = one.get_legend_handles_labels()[0]
     if handles and name != "rate":
       one.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9,
@@ -211,7 +212,7 @@ def attribute_bars(
   axes.set_title(title, fontsize=13, fontweight="bold", pad=30)
   axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False,
               fontsize=9, borderaxespad=0.3)
-  _plain(axes, "x")
+  plain(axes, "x")
   figure.tight_layout()
   save(figure, path)
 
@@ -261,7 +262,7 @@ def confusion_bars(
   axes.set_title(title, fontsize=13, fontweight="bold", pad=30)
   axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=9,
               borderaxespad=0.3)
-  _plain(axes, "x")
+  plain(axes, "x")
   figure.tight_layout()
   save(figure, path)
 
@@ -387,7 +388,7 @@ def roc_curves(
   axes.set(xlim=(0, 100), ylim=(0, 101), xlabel="false positive rate (%)",
            ylabel="true positive rate (%)")
   axes.set_title(title, fontsize=13, fontweight="bold")
-  _plain(axes, "both")
+  plain(axes, "both")
   save(figure, path)
 
 

@@ -26,6 +26,10 @@ _DIGITS = 6
 _PER_ATTRIBUTE = ("AP", "AP_interpolated", "positives", "negatives", "flip_error", "scale_error")
 
 
+class UnfinishedRun(InputError):
+  """The run has not ended, or is not measured in all views of its row."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
   """One run.
@@ -127,14 +131,14 @@ def read_run(workdir: pathlib.Path, measures: Callable[[pathlib.Path], Mapping[s
     measures: further figures of the folder.
 
   Raises:
-    InputError: not a run folder, or the run is not finished.
+    InputError: not a run folder; UnfinishedRun.
   """
   config, info = run_folder.read_start(workdir)
   cell = json.loads((workdir / CELL).read_text()) if (workdir / CELL).is_file() else {}
   table, name = cell.get("table", ""), cell.get("row", workdir.name)
   row = rows_of(table).get(name) if table else None
   if not is_finished(workdir, row):
-    raise InputError(f"{workdir}: the run is not finished")
+    raise UnfinishedRun(f"{workdir}: the run is not finished")
   split, convention = config.data.test_split, row.convention if row else "native"
   reports = {view: run_folder.read_report(workdir, f"{split}-{view}") for view in views_of(row, config)}
   first = next(iter(reports.values()))
@@ -168,8 +172,18 @@ def read_run(workdir: pathlib.Path, measures: Callable[[pathlib.Path], Mapping[s
 
 
 def read(path: pathlib.Path) -> list[Record]:
-  """The records of a JSON-lines file; [] where there is none."""
-  return [Record(**json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
+  """The records of a JSON-lines file; [] where there is none.
+
+  Raises:
+    InputError: a line that is no record.
+  """
+  records = []
+  for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
+    try:
+      records.append(Record(**json.loads(line)))
+    except (ValueError, TypeError) as error:
+      raise InputError(f"{path}, line {number}: not the record of a run ({error})") from error
+  return records
 
 
 def write(path: pathlib.Path, records: Iterable[Record]) -> None:
