@@ -177,8 +177,8 @@ def _read_run(folder: pathlib.Path) -> results.Record | None:
     return results.read_run(folder)
   except results.UnfinishedRun:
     return None
-  except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-    raise InputError(f"{folder}: damaged run ({type(error).__name__}: {error})") from error
+  except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(f"{folder}: damaged run ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
 def _same_run(one: results.Record, other: results.Record) -> bool:

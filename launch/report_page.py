@@ -49,7 +49,8 @@ td.difference { color: var(--blue); }
 td.absent { color: var(--grey); font-style: italic; }
 details { margin: 14px 0; background: var(--pale); border-radius: 6px; padding: 8px 14px; }
 summary { cursor: pointer; font-weight: 600; }
-details td, details th { text-align: left; font-size: 13px; padding: 3px 8px; }
+details td, details th { text-align: left; font-size: 13px; padding: 3px 8px; vertical-align: bottom; }
+details th { white-space: normal; }
 details td.number { text-align: right; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; white-space: normal; }
 ul { padding-left: 20px; }
@@ -91,18 +92,21 @@ def curves(table: report_tables.Table) -> Figure | None:
   if not shown:
     return None
   figure = pictures.new_figure(11, 3.9)
-  for axes, (name, keys) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items()):
-    scale = 100 if name == "val" else 1
+  for axes, (panel, keys) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items()):
+    scale = 100 if panel == "val" else 1
     for (row, runs), (dash, colour) in zip(table.runs.items(), itertools.cycle(itertools.product(_DASHES, pictures.LINES))):
+      name = pictures.shorten(row, 28)
       lines = [np.array([record.curves[keys[0]], record.curves[keys[1]]], float) for record in runs if record.curves.get(keys[1])]
       if lines:
         # A curve of one point would not be seen.
         mark = dict(marker="o", markersize=4) if any(line.shape[1] == 1 for line in lines) else {}
-        for line in lines if len(lines) > 1 else ():
-          axes.plot(line[0], scale * line[1], color=colour, linestyle=dash, linewidth=0.8, alpha=0.45, **mark)
-        axes.plot(*_mean_curve(lines, scale), color=colour, linestyle=dash, linewidth=2, label=pictures.shorten(row, 28), **mark)
+        style, averaged = dict(color=colour, linestyle=dash, **mark), not report_tables.unlike(runs)
+        for i, line in enumerate(lines if len(lines) > 1 or not averaged else ()):
+          axes.plot(line[0], scale * line[1], linewidth=0.8, alpha=0.45, label=None if i or averaged else f"{name}, no mean", **style)
+        if averaged:
+          axes.plot(*_mean_curve(lines, scale), linewidth=2, label=name, **style)
     axes.set_xlabel("step")
-    axes.set_title("training loss" if name == "loss" else f"validation, % ({_selected_on(table)})", fontsize=11)
+    axes.set_title("training loss" if panel == "loss" else f"validation, % ({_selected_on(table)})", fontsize=11)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     pictures.plain(axes, "both")
   handles = axes.get_legend_handles_labels()
@@ -122,8 +126,8 @@ def bars(table: report_tables.Table) -> Figure | None:
   if len(names) > pictures.MOST_BARS:
     title += f", the first {pictures.MOST_BARS} of {len(names)}"
     names = names[:pictures.MOST_BARS]
-  columns = min(_PANELS, len(rows))
-  deep = -(-len(rows) // columns)
+  deep = -(-len(rows) // _PANELS)
+  columns = -(-len(rows) // deep)
   # In inches: the names of the attributes, the panels, and what stands above and below them.
   figure = pictures.new_figure(max(6.5, 1.6 + 2.35 * columns), deep * (0.24 * len(names) + 0.75) + 0.7)
   grid = figure.subplots(deep, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -192,7 +196,7 @@ def _section(table: report_tables.Table) -> str:
 
 
 def _sheet(sheet: report_tables.Sheet) -> str:
-  begins = [i > 0 and (name == "paper" or not group and not sheet.lines) for i, (group, name) in enumerate(sheet.head)]
+  begins = [bool(group) and name == "paper" for group, name in sheet.head]
   groups = [(group, len(list(members))) for group, members in itertools.groupby(group for group, _ in sheet.head)]
   lines = []
   if any(group for group, _ in groups):
@@ -219,7 +223,9 @@ def _provenance(table: report_tables.Table) -> str:
   items = ([("all rows", common)] if common else []) + list(each.items())
   listed = "".join(f"<li><b>{_escaped(row)}</b>: {_facts(facts)}</li>" for row, facts in items)
   columns = [(view, metric) for view, metrics in report_tables.paper_metrics(table).items() for metric in metrics]
-  head = ["row", "seed", *(f"{metric}, {report_tables.spoken(view)}" for view, metric in columns), "step", "chosen by", "commit", "folder"]
+  several = len({view for view, _ in columns}) > 1
+  named = [metric + f", {report_tables.spoken(view)}" * several for view, metric in columns]
+  head = ["row", "seed", *named, "step", "chosen by", "commit", "folder"]
   lines = []
   for row, runs in table.runs.items():
     values = [report_tables.figures_of(table, row, view, metric) or [None] * len(runs) for view, metric in columns]
@@ -232,7 +238,8 @@ def _provenance(table: report_tables.Table) -> str:
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-  return "; ".join(f"<code>{_escaped(text)}</code>" if key in ("run", "command") else _escaped(text) for key, text in facts.items())
+  """Without the folders, which the table below has."""
+  return "; ".join(f"<code>{_escaped(text)}</code>" if key == "command" else _escaped(text) for key, text in facts.items() if key != "run")
 
 
 def _selected_on(table: report_tables.Table) -> str:

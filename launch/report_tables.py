@@ -244,12 +244,12 @@ def _facts(table: Table, row: str) -> dict[str, str]:
   runs = table.runs[row]
   of = lambda key: _joined(getattr(record, key) for record in runs)
   one = len(runs) == 1
-  chances = [finite(record.views[next(iter(record.views))]["native"].get("mean_positive_share")) for record in runs]
+  shares = [finite(record.views[next(iter(record.views))]["native"].get("mean_positive_share")) for record in runs]
   return {
       "seeds": ("seed " if one else "seeds ") + of("seed"),
       "checkpoint": f"step {_joined(f'{record.step:,} of {record.steps:,}' for record in runs)}, chosen by {of('selected_on')}",
       "test": f"split {of('split')} of {of('data')}, {_joined(f'{record.samples:,}' for record in runs)} images"
-              + (f", mean positive share {percent(chances)}" if any(map(bool, chances)) else ""),
+              + (f", mean positive share {_joined(percent([chance]) for chance in shares)}" if any(map(bool, shares)) else ""),
       "model": f"model {of('model')}",
       "convention": f"convention {convention(table, row)}",
       "average precision": of("average_precision"),
