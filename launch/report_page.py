@@ -92,7 +92,7 @@ def curves(table: report_tables.Table) -> Figure | None:
   if not shown:
     return None
   figure = pictures.new_figure(11, 3.9)
-  for axes, (panel, keys) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items()):
+  for axes, (panel, keys) in zip(figure.subplots(1, len(shown), sharex=True, squeeze=False)[0], shown.items()):
     scale = 100 if panel == "val" else 1
     for (row, runs), (dash, colour) in zip(table.runs.items(), itertools.cycle(itertools.product(_DASHES, pictures.LINES))):
       name = pictures.shorten(row, 28)
@@ -141,8 +141,8 @@ def bars(table: report_tables.Table) -> Figure | None:
     spread = np.array([np.std(one, ddof=1) if len(one) > 1 else 0.0 for one in known])
     chance = np.array([_mean(report_tables.chances(of_name)) for of_name in each])
     axes.barh(y, np.nan_to_num(mean), height=0.66, color=pictures.SKY, label="mean over seeds")
-    at = spread > 0
-    axes.errorbar(mean[at], y[at], xerr=spread[at], fmt="none", ecolor=pictures.INK, elinewidth=1, capsize=2.5, label="standard deviation")
+    if (at := spread > 0).any():
+      axes.errorbar(mean[at], y[at], xerr=spread[at], fmt="none", ecolor=pictures.INK, elinewidth=1, capsize=2.5, label="standard deviation")
     axes.plot(100 * chance, y, linestyle="", marker="D", markersize=4, color=pictures.INK, clip_on=False, label="chance")
     if first is None:
       first = row, mean
@@ -151,8 +151,8 @@ def bars(table: report_tables.Table) -> Figure | None:
                 label=f"the mean of {pictures.shorten(first[0], 24)}")
     for place, of_name in zip(y, values):
       if None in of_name:
-        axes.text(98, place, "missing" if not any(one is not None for one in of_name) else "one missing", ha="right", va="center_baseline",
-                  color=pictures.GREY, style="italic", fontsize=8)
+        text = "no positives" if chance[place] == 0 else f"missing in {of_name.count(None)} of {len(of_name)}"
+        axes.text(98, place, text, ha="right", va="center_baseline", color=pictures.GREY, style="italic", fontsize=8)
     axes.set_title(f"{pictures.shorten(row, 24)} (n={len(runs)})", fontsize=10)
     axes.set_xlim(0, 100)
     axes.tick_params(labelbottom=True, labelsize=9)
@@ -171,9 +171,10 @@ def bars(table: report_tables.Table) -> Figure | None:
 
 
 def attention(record: results.Record) -> list[pathlib.Path]:
-  """Pictures of where the model looks, if the run's folder is still there."""
-  return [path for path in sorted(pathlib.Path(record.run).glob("pictures/*.png"))
-          if any(word in path.stem for word in PICTURES)][:PICTURES_PER_ROW]
+  """Pictures of where the model looks, one of each kind, if the run's folder is still there; of the full view where there is one."""
+  there = sorted(pathlib.Path(record.run).glob("pictures/*.png"), key=lambda path: ("-full-" not in path.name, path.name))
+  of_kind = ([path for path in there if kind in path.stem] for kind in PICTURES)
+  return [paths[0] for paths in of_kind if paths][:PICTURES_PER_ROW]
 
 
 def _section(table: report_tables.Table) -> str:

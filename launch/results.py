@@ -153,7 +153,7 @@ def read_run(workdir: pathlib.Path, measures: Callable[[pathlib.Path], Mapping[s
       run=str(workdir),
       commit=environment["commit"] or "",
       started=environment["started"],
-      devices=f"{len(environment['devices'])} x {environment['devices'][0]}",
+      devices=f"{len(environment['devices'])} x {environment['devices'][0].partition(':')[0]}",
       model=run_folder.model_name(config),
       data=run_folder.data_name(config),
       split=split,
