@@ -6,6 +6,7 @@ import html
 import io
 import itertools
 import pathlib
+import re
 
 import cv2
 from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ a { color: var(--blue); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0; }
 th, td { padding: 4px 10px; text-align: right; white-space: nowrap; }
-th { font-weight: 600; border-bottom: 1px solid var(--ink); }
+th { font-weight: 600; border-bottom: 1px solid var(--ink); white-space: normal; vertical-align: bottom; }
 th.group { text-align: center; border-bottom: 1px solid var(--line); }
 th:first-child, td.row, td.name { text-align: left; }
 td.row { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 13px; }
@@ -49,8 +50,7 @@ td.difference { color: var(--blue); }
 td.absent { color: var(--grey); font-style: italic; }
 details { margin: 14px 0; background: var(--pale); border-radius: 6px; padding: 8px 14px; }
 summary { cursor: pointer; font-weight: 600; }
-details td, details th { text-align: left; font-size: 13px; padding: 3px 8px; vertical-align: bottom; }
-details th { white-space: normal; }
+details td, details th { text-align: left; font-size: 13px; padding: 3px 8px; }
 details td.number { text-align: right; }
 code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; white-space: normal; }
 ul { padding-left: 20px; }
@@ -164,9 +164,10 @@ def bars(table: report_tables.Table) -> Figure | None:
   for axes in grid:
     axes.tick_params(axis="y", labelsize=9)
   handles = {text: handle for axes in grid for handle, text in zip(*axes.get_legend_handles_labels())}
-  figure.suptitle(f"{title} (%)", fontsize=12, fontweight="bold")
+  high = figure.get_figheight()
+  figure.suptitle(f"{title} (%)", y=1 - 0.1 / high, va="top", fontsize=12, fontweight="bold")
   figure.legend(handles.values(), handles, loc="lower center", ncols=4, frameon=False, fontsize=9)
-  figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
+  figure.tight_layout(rect=(0, 0.35 / high, 1, 1 - 0.3 / high))
   return figure
 
 
@@ -203,7 +204,9 @@ def _sheet(sheet: report_tables.Sheet) -> str:
   if any(group for group, _ in groups):
     lines.append("<tr>" + "".join(f'<th class="group{" begins" * bool(group)}" colspan="{span}">{_escaped(group)}</th>' for group, span in groups)
                  + "</tr>")
-  lines.append("<tr>" + "".join(f"<th{' class=begins' * first}>{_escaped(name)}</th>" for first, (_, name) in zip(begins, sheet.head)) + "</tr>")
+  # A long name may break behind "_" and "/".
+  broken = lambda name: re.sub("([_/])", r"\1<wbr>", _escaped(name))
+  lines.append("<tr>" + "".join(f"<th{' class=begins' * first}>{broken(name)}</th>" for first, (_, name) in zip(begins, sheet.head)) + "</tr>")
   body = []
   for line in sheet.lines:
     cells = "".join(f'<td class="{cell.kind}{" begins" * first}"{_title(cell)}>{_escaped(cell.text)}</td>' for first, cell in zip(begins, line))

@@ -15,6 +15,7 @@ from attr_jax.errors import InputError
 import results
 
 SIDE_BY_SIDE = 3  # metrics; of more, paper, ours and difference stand below each other
+_MOST_ACROSS = 8  # metrics; of more, there are several tables
 # Of a run that is no row of a table, where it has them.
 METRICS = ("mAP", "mean_positive_share", "mA", "F1", "F1-C", "F1-O", "sample_F2", "mask_IoU", "region_mIoU")
 LEGEND = "Figures in percent. Ours: mean ± standard deviation (n - 1) over n seeds; difference: ours - paper, in points."
@@ -176,8 +177,14 @@ def sheets(table: Table) -> list[Sheet]:
     pairs = [(view, metric) for view, metrics in views.items() for metric in metrics]
     found = [_side_by_side(table, "", [(f"{metric}, {spoken(view)}", view, metric) for view, metric in pairs])]
   else:
-    found = [_side_by_side(table, spoken(view), [(metric, view, metric) for metric in metrics]) if len(metrics) <= SIDE_BY_SIDE
-             else _stacked(table, view, metrics) for view, metrics in views.items()]
+    found = []
+    for view, metrics in views.items():
+      if len(metrics) <= SIDE_BY_SIDE:
+        found.append(_side_by_side(table, spoken(view), [(metric, view, metric) for metric in metrics]))
+      else:
+        count = -(-len(metrics) // _MOST_ACROSS)
+        ends = [i * len(metrics) // count for i in range(count + 1)]
+        found += [_stacked(table, view, metrics[start:end]) for start, end in zip(ends, ends[1:])]
   return [*found, *(_attributes(table, row) for row in table.runs if table.rows and table.rows[row].per_attribute), *_measures(table)]
 
 
@@ -318,7 +325,7 @@ def _stacked(table: Table, view: str, metrics: Sequence[str]) -> Sheet:
       lines += [[Cell(row, "row"), Cell("paper", "paper"), *printed],
                 [Cell("", "name"), Cell(f"ours (n={len(table.runs[row])})"), *(cells[0] for cells in below)],
                 [Cell("", "name"), Cell("difference", "difference"), *(cells[1] for cells in below)]]
-    else:
+    elif any(cell.kind == "paper" for cell in printed):
       kind = "quoted" if entry.config is None else "not run"
       lines.append([Cell(row, "row"), Cell(f"paper; ours: {kind}", "absent"), *printed])
   return Sheet(spoken(view), [("", "row"), ("", "")] + [("", metric) for metric in metrics], lines)
