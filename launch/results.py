@@ -23,7 +23,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 CELL = "cell.json"  # in a run's folder: which cell of which table it is
 _CURVE_POINTS = 40
 _DIGITS = 6
-_PER_ATTRIBUTE = ("AP", "AP_interpolated", "positives", "negatives", "flip_error", "scale_error")
+_PER_ATTRIBUTE = ("AP", "AP_interpolated", "positives", "negatives", "flip_error", "scale_error", "heatmap_inside", "attention_inside")
 
 
 @dataclasses.dataclass(frozen=True)
