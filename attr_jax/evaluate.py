@@ -299,8 +299,8 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
     elif _threshold_search(run.config) != "fixed" and run.config.data.val_split:
       val_source = open_source(run.config, open_data(run.config, data_dir), run.config.data.val_split)
       val_tables.append(predict_split(predict, run.params, run.batch_stats, val_source, run.config, mesh, views=views, progress=progress))
-  predictions = _average(tables, f"split {split!r}")
-  val = _average(val_tables, "val") if len(val_tables) == len(tables) else None
+  predictions = average_predictions(tables, f"split {split!r}")
+  val = average_predictions(val_tables, "val") if len(val_tables) == len(tables) else None
   chosen = choose(run.config, run.info, predictions, val)
   if chosen:
     predictions["decision"] = chosen.decision
@@ -328,8 +328,12 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
   return report
 
 
-def _average(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
-  """One table, or the mean probabilities of several."""
+def average_predictions(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
+  """One table of `predict_split`, or the mean probabilities of several (SSP + SSG of Kalayeh et al. 2017), as logits.
+
+  Raises:
+    InputError: they hold other samples; `what` names them.
+  """
   predictions = dict(tables[0])
   if len(tables) == 1:
     return predictions
