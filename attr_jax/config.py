@@ -133,7 +133,8 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.test_split = "test"  # "" ends without a test
   config.data.annotation = ""  # name of what `attr-jax annotate` wrote beside the prepared data: its masks replace the data set's own
   config.data.cache = ""  # "device": keep the training split on the devices as uint8 where it fits, and cut the views there
-  # Draw and prepare a synthetic world when the prepared data are missing: "", "people", "faces" or "artworks".
+  # Draw and prepare a synthetic world when the prepared data are missing: "", "people" (also "people_alone",
+  # "people_crowded"), "faces" or "artworks".
   config.data.world = ""
   config.data.world_count = 0
   config.data.world_seed = 0

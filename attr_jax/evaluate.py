@@ -299,8 +299,8 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
     elif _threshold_search(run.config) != "fixed" and run.config.data.val_split:
       val_source = open_source(run.config, open_data(run.config, data_dir), run.config.data.val_split)
       val_tables.append(predict_split(predict, run.params, run.batch_stats, val_source, run.config, mesh, views=views, progress=progress))
-  predictions = _average(tables, f"split {split!r}")
-  val = _average(val_tables, "val") if len(val_tables) == len(tables) else None
+  predictions = average_predictions(tables, f"split {split!r}")
+  val = average_predictions(val_tables, "val") if len(val_tables) == len(tables) else None
   chosen = choose(run.config, run.info, predictions, val)
   if chosen:
     predictions["decision"] = chosen.decision
@@ -308,10 +308,11 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
   report |= {"split": split, "views": views, "step": run.step, "checkpoint": checkpoint,
              "runs": [str(workdir) for workdir in workdirs], "num_samples": len(predictions["id"])}
   if write and len(workdirs) == 1:
-    for kind, errors in equivariance(run, source, mesh, progress=progress).items():
-      report["metrics"][kind] = float(np.nanmean(errors))
-      for label_name, error in zip(names, errors):
-        report["per_attribute"][label_name][kind] = float(error)
+    of_maps = equivariance(run, source, mesh, progress=progress) | maps_inside(run, source, mesh, progress=progress)
+    for kind, figures in of_maps.items():
+      report["metrics"][kind] = float(np.nanmean(figures))
+      for label_name, figure in zip(names, figures):
+        report["per_attribute"][label_name][kind] = float(figure)
   if write and jax.process_index() == 0:
     name = "-".join([split, views] + [f"mean_of_{len(workdirs)}"] * (len(workdirs) > 1)
                     + [convention] * (convention != "native"))
@@ -327,8 +328,12 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
   return report
 
 
-def _average(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
-  """One table, or the mean probabilities of several."""
+def average_predictions(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
+  """One table of `predict_split`, or the mean probabilities of several (SSP + SSG of Kalayeh et al. 2017), as logits.
+
+  Raises:
+    InputError: they hold other samples; `what` names them.
+  """
   predictions = dict(tables[0])
   if len(tables) == 1:
     return predictions
@@ -362,17 +367,41 @@ def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bo
     outputs(run, batch | {"image": np.zeros((1, *small, 3), np.uint8)})
   except InputError:
     small = None
-  step = steps.compile_predict_step(steps.make_equivariance_step(run.model, run.config, small), mesh)
+  sums = _heatmap_sums(run, steps.make_equivariance_step(run.model, run.config, small), source, spec, mesh, progress=progress)
+  return {f"{name}_error": error for name, error in sums.items()}
+
+
+def maps_inside(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bool = False) -> dict[str, np.ndarray]:
+  """How much of each label's heatmap and attention lies on the person, over a split (`nn.heatmaps`).
+
+  Returns:
+    {"heatmap_inside", "attention_inside", "person_area"}, float64 [L] each: the share of the map, and of the image, over the images
+    that show the label. {} for a model without such maps and for data without masks of persons.
+  """
+  spec = dataclasses.replace(input_spec(run.config), masks=True)
+  if "person_mask" not in pipeline.evaluation_view(source[0], spec=spec, views="full"):
+    return {}
+  if not {"heatmap", "attention"} & outputs(run, one(source, spec)).keys():
+    return {}
+  sums = _heatmap_sums(run, steps.make_inside_step(run.model, run.config), source, spec, mesh, progress=progress)
+  return {"person_area": sums.pop("area")} | {f"{name}_inside": share for name, share in sums.items()}
+
+
+def _heatmap_sums(run: Run, step: Callable[..., Any], source: Any, spec: pipeline.InputSpec, mesh: jax.sharding.Mesh, *,
+                  progress: bool) -> dict[str, np.ndarray]:
+  """{name: numerator / denominator} of what a step sums up over a split, float64 [L]."""
+  step = steps.compile_predict_step(step, mesh)
   dataset = pipeline.eval_dataset(source, spec, batch_size=run.config.evaluate.batch_size,
                                   process_index=jax.process_index(), process_count=jax.process_count())
+  keys = (*INPUTS, "label", "known", "valid")
   total: dict[str, np.ndarray] = {}
   with contextlib.closing(pipeline.eval_iterator(dataset, run.config.input.threads)) as batches:
-    for batch in tqdm.tqdm(batches, total=len(dataset), desc="equivariance", unit="batch", ncols=80, disable=not progress, leave=False):
-      inputs = sharding.put_batch({key: batch[key] for key in (*steps.INPUTS, "valid") if key in batch}, sharding.over_batch(mesh))
+    for batch in tqdm.tqdm(batches, total=len(dataset), desc="heatmaps", unit="batch", ncols=80, disable=not progress, leave=False):
+      inputs = sharding.put_batch({key: batch[key] for key in keys if key in batch}, sharding.over_batch(mesh))
       for name, sums in jax.device_get(step(run.params, run.batch_stats, inputs)).items():
         total[name] = total.get(name, 0) + np.stack(sums).astype(np.float64)
-  with np.errstate(invalid="ignore"):  # 0 / 0: a label whose maps are constant
-    return {f"{name}_error": sums[0] / sums[1] for name, sums in total.items()}
+  with np.errstate(invalid="ignore"):  # 0 / 0: a label whose maps are constant, or that no image shows
+    return {name: sums[0] / sums[1] for name, sums in total.items()}
 
 
 def outputs(run: Run, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:

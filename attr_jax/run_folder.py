@@ -131,6 +131,9 @@ def metrics_table(report: Mapping[str, Any]) -> str:
   errors = [f"{kind} {overall[f'{kind}_error']:.3f}" for kind in ("flip", "scale") if f"{kind}_error" in overall]
   if errors:
     lines.append(f"equivariance error of the heatmaps (0: exact): {', '.join(errors)}")
+  inside = [f"{_percent(overall[f'{kind}_inside'])} % of the {kind}" for kind in ("heatmap", "attention") if f"{kind}_inside" in overall]
+  if inside:
+    lines.append(f"on the person: {', '.join(inside)}, {_percent(overall['person_area'])} % of the image")
   return "\n".join(lines)
 
 

@@ -241,6 +241,25 @@ def make_equivariance_step(model: Any, config: ml_collections.ConfigDict, small:
   return equivariance_step
 
 
+def make_inside_step(model: Any, config: ml_collections.ConfigDict) -> Callable[..., dict[str, Any]]:
+  """Builds `inside_step(params, batch_stats, batch) -> {"heatmap" and "attention", those that the model has, "area": sums}`, see
+  `nn.heatmaps.inside_sums`.
+
+  `batch` holds image uint8 [B, H, W, 3], person_mask uint8 [B, H, W], label, known, valid, and what else the model takes. "area" is of
+  maps that are alike everywhere.
+  """
+  def inside_step(params: Any, batch_stats: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+    variables = {"params": params, "batch_stats": batch_stats}
+    extras = _extras(model, batch, batch["image"])
+    out = model.apply(variables, _normalize(batch["image"], config), train=False, **extras)[1]
+    maps = {key: out[key] for key in ("heatmap", "attention") if key in out}
+    maps["area"] = jnp.ones_like(next(iter(maps.values())))
+    shown = (batch["label"] == 1) & batch["known"] & batch["valid"][:, None]
+    return {key: heatmaps.inside_sums(value, batch["person_mask"], shown) for key, value in maps.items()}
+
+  return inside_step
+
+
 def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh, layout: TrainState | None = None) -> TrainStep:
   """The step under jit: batch split over the mesh, state donated and kept as `state.layout` says; None: whole on every device."""
   keep, rows = sharding.replicated(mesh), sharding.over_batch(mesh)

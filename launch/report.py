@@ -25,7 +25,7 @@ import report_page
 import report_tables
 import results
 
-CSV_FIELDS = ("table", "row", "view", "metric", "convention", "seed", "paper", "ours", "run", "step", "steps", "selected_on",
+CSV_FIELDS = ("table", "row", "variant", "view", "metric", "convention", "seed", "paper", "ours", "run", "step", "steps", "selected_on",
               "average_precision", "data", "model", "commit", "started")
 _START, _END = re.compile(r"<!-- table: (\S+) -->"), "<!-- end of table -->"
 
@@ -42,7 +42,7 @@ def collect(paths: Sequence[pathlib.Path]) -> tuple[list[results.Record], list[p
     unfinished += open_runs
     for record in records:
       # Runs outside of tables are told apart by their folders alone.
-      key = (record.table, record.row, record.seed, "" if record.table else record.run)
+      key = (*record.key, "" if record.table else record.run)
       old = found.get(key, record)
       if not _same_run(old, record):
         raise InputError(f"{report_tables.label(record)} has two runs, {old.run} and {record.run}: give one of them")
@@ -75,13 +75,13 @@ def csv_text(table: report_tables.Table) -> str:
     for view, metrics in report_tables.paper_metrics(table).items():
       for metric in metrics:
         paper = table.rows[row].paper.get(view, {}).get(metric) if table.rows else None
-        line = {"table": table.name, "row": row, "view": view, "metric": metric, "convention": convention, "paper": paper}
+        line = {"table": table.name, "view": view, "metric": metric, "convention": convention, "paper": paper}
         values = report_tables.figures_of(table, row, view, metric)
         for record, value in zip(table.runs.get(row, ()) if values else (), values):
           own = {key: getattr(record, key) for key in CSV_FIELDS if key not in line and key != "ours"}
           writer.writerow(line | own | {"ours": None if value is None else f"{100 * value:.4f}"})
         if not values and paper is not None:
-          writer.writerow(line)
+          writer.writerow(line | {"row": row})
   return text.getvalue()
 
 
@@ -187,9 +187,8 @@ def _same_run(one: results.Record, other: results.Record) -> bool:
 
 def _with_own_names(records: Sequence[results.Record]) -> list[results.Record]:
   """Runs outside of tables whose folders have one name and one seed get the whole path as their name."""
-  names = [(record.row, record.seed) for record in records if not record.table]
-  return [dataclasses.replace(record, row=record.run) if not record.table and names.count((record.row, record.seed)) > 1 else record
-          for record in records]
+  keys = [record.key for record in records]
+  return [dataclasses.replace(record, row=record.run) if not record.table and keys.count(record.key) > 1 else record for record in records]
 
 
 def _sheet_markdown(sheet: report_tables.Sheet) -> str:

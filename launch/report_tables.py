@@ -48,7 +48,7 @@ class Table:
 
   Attributes:
     name: see there.
-    rows: those of the paper in its order, or {}.
+    rows: those of the paper in its order, each followed by its variants that were run ("all, VARIANT"); or {}.
     runs: row -> records by seed; only rows that have runs.
   """
 
@@ -71,8 +71,8 @@ class Table:
     runs = f"{total} run" + "s" * (total != 1)
     if not self.name:
       return runs
-    runnable = sum(row.config is not None for row in self.rows.values())
-    return f"{len(self.runs)} of {runnable} rows, {runs}"
+    runnable = sum(row.config is not None for row in results.rows_of(self.name).values())
+    return f"{len({record.row for records in self.runs.values() for record in records})} of {runnable} rows, {runs}"
 
 
 def group(records: Iterable[results.Record], only: str | None = None) -> list[Table]:
@@ -88,23 +88,35 @@ def group(records: Iterable[results.Record], only: str | None = None) -> list[Ta
   tables = {only: {}} if only is not None else {}
   for record in records:
     if only is None or record.table == only:
-      seeds = tables.setdefault(record.table, {}).setdefault(record.row, {})
-      if record.seed in seeds:
-        raise InputError(f"{label(record)} has two runs, {seeds[record.seed].run} and {record.run}: give one of them")
-      seeds[record.seed] = record
-  found = []
-  for name, runs in sorted(tables.items(), key=lambda item: not item[0]):
-    rows = results.rows_of(name) if name else {}
-    for row, seeds in runs.items():
-      if name and (row not in rows or rows[row].config is None):
-        raise InputError(f"{next(iter(seeds.values())).run}: {name} has no row {row!r} that can be run")
-    ordered = [row for row in rows if row in runs] if name else list(runs)
-    found.append(Table(name, rows, {row: [runs[row][seed] for seed in sorted(runs[row])] for row in ordered}))
-  return found
+      cells = tables.setdefault(record.table, {})
+      if record.key in cells:
+        raise InputError(f"{label(record)} has two runs, {cells[record.key].run} and {record.run}: give one of them")
+      cells[record.key] = record
+  return [_table(name, list(cells.values())) for name, cells in sorted(tables.items(), key=lambda item: not item[0])]
+
+
+def _table(name: str, records: Sequence[results.Record]) -> Table:
+  rows = results.rows_of(name) if name else {}
+  for record in records:
+    if name and (record.row not in rows or rows[record.row].config is None):
+      raise InputError(f"{record.run}: {name} has no row {record.row!r} that can be run")
+  runs = {}
+  for record in sorted(records, key=lambda record: record.seed):
+    runs.setdefault(row_name(record), []).append(record)
+  first = {row_name(record): record.row for record in records}  # in the order of the records
+  if not name:
+    return Table(name, {}, {row: runs[row] for row in first})
+  shown = {of: entry for row, entry in rows.items() for of in (row, *(of for of in first if first[of] == row))}
+  return Table(name, shown, {row: runs[row] for row in shown if row in runs})
+
+
+def row_name(record: results.Record) -> str:
+  """The row and, behind it, its variant."""
+  return ", ".join(filter(None, [record.row, record.variant]))
 
 
 def label(record: results.Record) -> str:
-  return f"{record.table}/{record.row}".removeprefix("/") + f" seed {record.seed}"
+  return f"{record.table}/{row_name(record)}".removeprefix("/") + f" seed {record.seed}"
 
 
 def paper_metrics(table: Table) -> dict[str, list[str]]:
@@ -199,7 +211,7 @@ def caveats(table: Table) -> list[str]:
   for row, runs in table.runs.items():
     if table.rows:
       file, _, name = table.name.partition(":")
-      config = cli.load_config(f"{results.REPOSITORY}/configs/{file}.py:{name}/{row}", [])
+      config = cli.load_config(f"{results.REPOSITORY}/configs/{file}.py:{name}/{runs[0].row}", [])
       for record in runs:
         for ours, theirs in ((record.data, run_folder.data_name(config)), (record.model, run_folder.model_name(config))):
           if ours != theirs:
@@ -215,7 +227,7 @@ def caveats(table: Table) -> list[str]:
 
 def notes(table: Table) -> dict[str, str]:
   """Row -> what one must know to read its figures."""
-  return {row: entry.note for row, entry in table.rows.items() if entry.note}
+  return {row: entry.note for row, entry in (results.rows_of(table.name) if table.name else {}).items() if entry.note}
 
 
 def provenance(table: Table) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

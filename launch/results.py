@@ -23,7 +23,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 CELL = "cell.json"  # in a run's folder: which cell of which table it is
 _CURVE_POINTS = 40
 _DIGITS = 6
-_PER_ATTRIBUTE = ("AP", "AP_interpolated", "positives", "negatives", "flip_error", "scale_error")
+_PER_ATTRIBUTE = ("AP", "AP_interpolated", "positives", "negatives", "flip_error", "scale_error", "heatmap_inside", "attention_inside")
 
 
 class UnfinishedRun(InputError):
@@ -37,6 +37,7 @@ class Record:
   Attributes:
     table: "dahar:table3", file of `configs` and table in it; "" of a run that is no row of a table.
     row: of that table, or the name of the run's folder.
+    variant: what else tells runs of one row apart; "" for most.
     seed: `config.seed`.
     command: that made the run.
     run: its folder.
@@ -60,6 +61,7 @@ class Record:
 
   table: str
   row: str
+  variant: str
   seed: int
   command: str
   run: str
@@ -78,6 +80,11 @@ class Record:
   per_attribute: Mapping[str, Mapping[str, float | None]]
   curves: Mapping[str, Sequence[float | None]]
   measures: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+
+  @property
+  def key(self) -> tuple[str, str, str, int]:
+    """One record of each stands in a file."""
+    return self.table, self.row, self.variant, self.seed
 
 
 def load_tables(file: str) -> ModuleType:
@@ -115,12 +122,12 @@ def views_of(row: config_lib.Row | None, config: Any) -> tuple[str, ...]:
   return tuple(row.paper) if row and row.paper else (config.evaluate.views,)
 
 
-def is_finished(workdir: pathlib.Path, row: config_lib.Row | None = None) -> bool:
-  """Whether a run has ended and is measured in all views of its row."""
+def is_finished(workdir: pathlib.Path, views: Sequence[str]) -> bool:
+  """Whether a run has ended and is measured in these views."""
   if not (workdir / "DONE").is_file():
     return False
   config, _ = run_folder.read_start(workdir)
-  return all(run_folder.read_report(workdir, f"{config.data.test_split}-{view}") for view in views_of(row, config))
+  return all(run_folder.read_report(workdir, f"{config.data.test_split}-{view}") for view in views)
 
 
 def read_run(workdir: pathlib.Path, measures: Callable[[pathlib.Path], Mapping[str, float]] | None = None) -> Record:
@@ -137,10 +144,11 @@ def read_run(workdir: pathlib.Path, measures: Callable[[pathlib.Path], Mapping[s
   cell = json.loads((workdir / CELL).read_text()) if (workdir / CELL).is_file() else {}
   table, name = cell.get("table", ""), cell.get("row", workdir.name)
   row = rows_of(table).get(name) if table else None
-  if not is_finished(workdir, row):
+  views = views_of(row, config)
+  if not is_finished(workdir, views):
     raise UnfinishedRun(f"{workdir}: the run is not finished")
   split, convention = config.data.test_split, row.convention if row else "native"
-  reports = {view: run_folder.read_report(workdir, f"{split}-{view}") for view in views_of(row, config)}
+  reports = {view: run_folder.read_report(workdir, f"{split}-{view}") for view in views}
   first = next(iter(reports.values()))
   environment = json.loads((workdir / "environment.json").read_text())
   printed = {view: tuple(row.paper[view]) for view in reports} if row and row.paper else {}
@@ -148,6 +156,7 @@ def read_run(workdir: pathlib.Path, measures: Callable[[pathlib.Path], Mapping[s
   return Record(
       table=table,
       row=name,
+      variant=cell.get("variant", ""),
       seed=config.seed,
       command=cell.get("command", " ".join(environment["command"])),
       run=str(workdir),
@@ -194,9 +203,7 @@ def write(path: pathlib.Path, records: Iterable[Record]) -> None:
 
 def merge(old: Iterable[Record], new: Iterable[Record]) -> list[Record]:
   """All of both; a new record takes the place of the old one of the same cell."""
-  cells = {(record.table, record.row, record.seed): record for record in old}
-  cells |= {(record.table, record.row, record.seed): record for record in new}
-  return list(cells.values())
+  return list(({record.key: record for record in old} | {record.key: record for record in new}).values())
 
 
 def _figures(workdir: pathlib.Path, name: str, report: Mapping[str, Any], label_names: Sequence[str], convention: str,

@@ -1,4 +1,6 @@
-"""Equivariance errors against slow loops, and which pictures of maps a model gets."""
+"""Equivariance errors against slow loops, what of the maps lies on the person, and which pictures of maps a model gets."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,19 @@ def test_models_get_the_errors_that_they_can_have(world_dir):
   # The regulariser's kernel is as large as the map: no smaller images.
   assert set(evaluate.equivariance(*fresh_run(
       "srn.py:tiny", world_dir, **{"input.size": (56, 56), "input.full_size": (56, 56)}), mesh)) == {"flip_error"}
+
+
+def test_maps_are_compared_with_the_person(world_dir):
+  """Maps that are alike everywhere have as much of them on the person as the image has."""
+  mesh = sharding.make_mesh()
+  run, source = fresh_run("srn.py:tiny", world_dir, **{"input.size": (56, 56), "input.full_size": (56, 56)})
+  found = evaluate.maps_inside(run, source, mesh)
+  assert set(found) == {"person_area", "heatmap_inside", "attention_inside"}
+  shown = ~np.isnan(found["person_area"])
+  assert shown.any() and (0.1 < found["person_area"][shown]).all() and (found["person_area"][shown] < 0.9).all()
+  alike = dataclasses.replace(run, params=jax.tree.map(jnp.zeros_like, run.params))  # its attention is a softmax of zeros
+  same = evaluate.maps_inside(alike, source, mesh)
+  np.testing.assert_allclose(same["attention_inside"], same["person_area"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name, kinds", [

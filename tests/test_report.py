@@ -48,7 +48,7 @@ def record(row="baseline", seed=0, table="dahar:table3", **changes):
   """A finished run that never was."""
   figures = {view: values[seed] for view, values in MADE_UP.get(row, MADE_UP["all"]).items()}
   return results.Record(**{
-      "table": table, "row": row, "seed": seed, "command": f"attr-jax train --config=configs/dahar.py:table3/{row} --config.seed={seed}",
+      "table": table, "row": row, "variant": "", "seed": seed, "command": f"attr-jax train --config=configs/dahar.py:table3/{row} --config.seed={seed}",
       "run": f"runs/{row}/seed{seed}", "commit": "0123456789abcdef", "started": f"2026-01-01T00:00:0{seed}+00:00", "devices": "1 x cpu",
       "model": "dahar, depth 101", "data": "wider_attribute", "split": "test", "samples": 3600, "step": 1200, "steps": 1400,
       "selected_on": "mAP on val", "average_precision": "interpolated",
@@ -204,6 +204,19 @@ def test_attributes_that_the_paper_prints():
   assert cells(text, "Hat") == ["`Hat`", "0.0", "96", "missing (n=2)", "-"]
 
 
+def test_variants_are_rows_of_their_own():
+  variants = [record("all", seed, variant="no masks") for seed in range(3)]
+  table = table_of(*variants, *records())
+  text = report.markdown(table)
+  lines = [line for line in text.splitlines() if line.startswith("| `all")]
+  assert [line.split("`")[1] for line in lines] == ["all", "all, no masks"]
+  assert lines[0].split("|")[2:] == lines[1].split("|")[2:]
+  assert table.count() == "2 of 7 rows, 9 runs"
+  assert [line["variant"] for line in csv.DictReader(io.StringIO(report.csv_text(table))) if line["row"] == "all"] == [""] * 6 + ["no masks"] * 6
+  # Without its plain form the row is not run.
+  assert cells(report.markdown(table_of(*variants)), "all")[2] == "not run"
+
+
 def test_runs_outside_of_tables_and_measures():
   one = record("quick<start>|", 0, "", views={"full": {"native": {"mAP": 0.622, "mA": 0.7}}}, measures={"flip_error": 0.478})
   two = dataclasses.replace(one, seed=1, started="2026-01-02", measures={"flip_error": None})
@@ -234,7 +247,7 @@ def test_csv_reads_back():
         assert ours == "" if (view, seed) == ("full", 1) else float(ours) == pytest.approx(100 * value, abs=1e-6)
   one = found["all", "full", "2"]
   assert one | {"ours": ""} == {
-      "table": "dahar:table3", "row": "all", "view": "full", "metric": "mAP", "convention": "srn", "seed": "2", "paper": "87.1", "ours": "",
+      "table": "dahar:table3", "row": "all", "variant": "", "view": "full", "metric": "mAP", "convention": "srn", "seed": "2", "paper": "87.1", "ours": "",
       "run": "runs/all/seed2", "step": "1200", "steps": "1400", "selected_on": "mAP on val", "average_precision": "interpolated",
       "data": "wider_attribute", "model": "dahar, depth 101", "commit": "0123456789abcdef", "started": "2026-01-01T00:00:02+00:00"}
   assert found["fusion", "full", ""]["paper"] == "86.5" and found["fusion", "full", ""]["ours"] == ""
@@ -252,7 +265,7 @@ class Page(parser.HTMLParser):
 
   def handle_starttag(self, tag, attrs):
     self.tags.append((tag, dict(attrs)))
-    if tag not in ("meta", "img"):
+    if tag not in ("meta", "img", "wbr"):
       self.open.append(tag)
 
   def handle_endtag(self, tag):

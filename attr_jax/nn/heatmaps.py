@@ -1,6 +1,6 @@
-"""How far a model's heatmaps are from moving with the image (equivariance), for any model that has some.
+"""How far a model's heatmaps are from moving with the image (equivariance), and how much of them lies on the person, for any model.
 
-The error of a label, over a whole split, is
+The equivariance error of a label, over a whole split, is
 
   sum (A - B)^2 / sum ((A - mean A)^2 + (B - mean B)^2)
 
@@ -11,12 +11,16 @@ maps, or adding one constant to them, changes nothing: a model that was trained 
 
 The functions give numerator and denominator [L] of a batch, each with the mean over cells instead of the sum, which cancels.
 Add them up over batches of one image size and divide; 0 / 0 is a label whose maps are constant and equal.
+
+What lies on the person is the share of a map's positive part that falls on the person's mask, averaged over the images that show the
+label (the "energy-based pointing game" of Wang et al., CVPR workshops 2020, with the mask in place of a box).
 """
 
 import jax
 import jax.numpy as jnp
 
 from attr_jax import losses
+from attr_jax.nn.masks import area_average
 
 Array = jax.Array
 
@@ -48,6 +52,25 @@ def scale_error_sums(large: Array, small: Array, valid: Array | None = None) -> 
     float32 [L] each.
   """
   return _sums(losses.scale_consistency(large, small), large, small, valid)
+
+
+def inside_sums(heatmap: Array, mask: Array, shown: Array) -> tuple[Array, Array]:
+  """Sum over samples of the share of each map that lies on the person, and how many samples count.
+
+  Args:
+    heatmap: float [B, h, w, L].
+    mask: uint8 [B, H, W], 255 on the person.
+    shown: bool [B, L], labels that the sample is known to have; the others do not count, nor maps without a positive cell.
+
+  Returns:
+    float32 [L] each.
+  """
+  positive = jnp.maximum(jnp.asarray(heatmap, jnp.float32), 0)
+  inside = area_average(jnp.asarray(mask, jnp.float32) / 255, heatmap.shape[1:3])
+  whole = positive.sum(axis=(1, 2))
+  counts = shown & (whole > 0)
+  share = (positive * inside[..., None]).sum(axis=(1, 2)) / jnp.where(counts, whole, 1)
+  return jnp.where(counts, share, 0).sum(axis=0), counts.sum(axis=0).astype(jnp.float32)
 
 
 def _sums(apart: Array, a: Array, b: Array, valid: Array | None) -> tuple[Array, Array]:

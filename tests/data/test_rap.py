@@ -285,9 +285,9 @@ def test_a_run_reads_the_partition_it_names(source, tmp_path, capsys):
 def test_runs_of_two_partitions_are_not_averaged():
   """Their test images have the same numbers."""
   table = {"id": np.arange(3), "label": np.eye(3, dtype=np.uint8), "known": np.ones((3, 3), bool), "logit": np.zeros((3, 3))}
-  assert evaluate._average([table, table], "split 'test'")["logit"].tolist() == np.zeros((3, 3)).tolist()
+  assert evaluate.average_predictions([table, table], "split 'test'")["logit"].tolist() == np.zeros((3, 3)).tolist()
   with pytest.raises(InputError, match="split 'test' holds other samples in some of the runs"):
-    evaluate._average([table, table | {"label": table["label"][::-1]}], "split 'test'")
+    evaluate.average_predictions([table, table | {"label": table["label"][::-1]}], "split 'test'")
 
 
 # Counts.

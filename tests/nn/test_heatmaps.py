@@ -80,3 +80,26 @@ def test_sums_add_up_over_batches_and_leave_padding_out(sums):
                                              np.concatenate([b[4:], b[5:]]), valid)]
   for i in range(2):
     np.testing.assert_allclose(parts[0][i] + parts[1][i], whole[i], rtol=1e-5)
+
+
+def test_what_lies_on_the_person_equals_a_slow_loop():
+  rng = np.random.default_rng(0)
+  maps, shown = make_maps(0, count=5, size=(4, 3)), rng.random((5, LABELS)) < 0.6
+  maps[2, :, :, 0] = -1.0  # nothing speaks for this label
+  shown[2, 0] = shown[3, 0] = True
+  mask = (255 * (rng.random((5, 8, 6)) < 0.4)).astype(np.uint8)
+  share, count = np.zeros(LABELS), np.zeros(LABELS)
+  for n in range(5):
+    for label in range(LABELS):
+      inside = whole = 0.0
+      for i in range(8):
+        for j in range(6):
+          value = max(0.0, maps[n, i // 2, j // 2, label])
+          whole += value
+          inside += value * (mask[n, i, j] > 0)
+      if shown[n, label] and whole > 0:
+        share[label], count[label] = share[label] + inside / whole, count[label] + 1
+  found = heatmaps.inside_sums(jnp.asarray(maps), jnp.asarray(mask), jnp.asarray(shown))
+  np.testing.assert_allclose(found[0], share, rtol=1e-5)
+  np.testing.assert_array_equal(found[1], count)
+  assert count[0] < shown[:, 0].sum()

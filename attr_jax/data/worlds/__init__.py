@@ -9,14 +9,22 @@ import pathlib
 from attr_jax.errors import InputError
 
 # World -> the data sets that read its layouts. The faces are already cut, so `celeba`, which reads original photos, has none.
-WORLDS = {"people": ("wider_attribute",), "faces": ("celeba_aligned", "helen"), "artworks": ("imet2019",)}
+WORLDS = {
+    "people": ("wider_attribute",),
+    "people_alone": ("wider_attribute",),
+    "people_crowded": ("wider_attribute",),
+    "faces": ("celeba_aligned", "helen"),
+    "artworks": ("imet2019",),
+}
+_CROWDS = {"people_alone": "alone", "people_crowded": "crowded"}
 
 
 def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress: bool = True) -> dict:
   """Draws `count` units of a world (people: boxes, faces: photos, artworks: pictures) into the new folder `out`; same seed, same bytes."""
   _check(world)
-  module = importlib.import_module(f"attr_jax.data.worlds.{world}")
-  return module.synthesize(pathlib.Path(out), count=count, seed=seed, progress=progress)
+  module = importlib.import_module(f"attr_jax.data.worlds.{world.partition('_')[0]}")
+  options = {"crowd": _CROWDS[world]} if world in _CROWDS else {}
+  return module.synthesize(pathlib.Path(out), count=count, seed=seed, progress=progress, **options)
 
 
 def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int | str | tuple[int, int] | None,

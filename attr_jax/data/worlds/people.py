@@ -18,6 +18,7 @@ rows floor(y) to ceil(y + height), end exclusive. Boxes lie inside their photo.
 """
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 
@@ -33,7 +34,28 @@ from attr_jax.data.worlds.people_look import SCENES
 ATTRIBUTES = people_scene.ATTRIBUTES
 SPLITS = ("train", "val", "test")
 _MIN_PER_PROCESS = 300  # boxes; below, starting a process costs more than it saves
-_CROWD = (0.10, 0.22, 0.26, 0.22, 0.13, 0.07)  # shares of photos with 1, 2, ... annotated people
+
+
+@dataclasses.dataclass(frozen=True)
+class Crowd:
+  """How close people stand: what distracts a recogniser of one of them.
+
+  Attributes:
+    sizes: shares of photos with 1, 2, ... annotated people.
+    bystanders: fewer than so many more are drawn, who may be hidden.
+    spread: room between neighbours, 1 as usual.
+  """
+
+  sizes: tuple[float, ...]
+  bystanders: int
+  spread: float
+
+
+CROWDS = {
+    "usual": Crowd((0.10, 0.22, 0.26, 0.22, 0.13, 0.07), 3, 1.0),
+    "alone": Crowd((1.0,), 1, 1.0),
+    "crowded": Crowd((0.0, 0.0, 0.0, 0.2, 0.4, 0.4), 3, 0.5),
+}
 
 
 def split_counts(count: int) -> dict[str, int]:
@@ -42,10 +64,11 @@ def split_counts(count: int) -> dict[str, int]:
   return {"train": train, "val": val, "test": count - train - val}
 
 
-def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | None = None, progress: bool = True) -> dict:
+def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, crowd: str = "usual", workers: int | None = None,
+               progress: bool = True) -> dict:
   """Draws a data set with exactly `count` person boxes into the folder `out`.
 
-  The bytes are a function of (count, seed) alone. Scenes of a split are drawn
+  The bytes are a function of (count, seed, crowd) alone; `crowd` is a key of CROWDS. Scenes of a split are drawn
   from (seed, split, number of the scene), so the number of `workers`
   (processes; default: one per core where the work is worth it) changes nothing.
   `out` appears whole or not at all.
@@ -55,14 +78,15 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | N
   out = pathlib.Path(out)
   common.check_call(out, count=count, seed=seed, workers=workers)
   boxes = split_counts(count)
-  jobs = [(seed, split, number, wanted) for split in SPLITS for number, wanted in enumerate(_plan(seed, split, boxes[split]))]
+  jobs = [(crowd, seed, split, number, wanted)
+          for split in SPLITS for number, wanted in enumerate(_plan(CROWDS[crowd], seed, split, boxes[split]))]
   workers = workers or common.default_workers(count, _MIN_PER_PROCESS)
   with common.whole_folder(out) as root:
     _make_folders(root)
     images = {split: [] for split in SPLITS}
     with contextlib.closing(common.draw_all(_draw_job, root, jobs, workers)) as entries:
       with tqdm.tqdm(total=count, desc="people", unit="box", ncols=80, disable=not progress) as bar:
-        for (_, split, _, wanted), entry in zip(jobs, entries):
+        for (_, _, split, _, wanted), entry in zip(jobs, entries):
           images[split].append(entry)
           bar.update(wanted)
     _write_json(root / "wider_attribute_trainval.json", images["train"] + images["val"])
@@ -70,12 +94,12 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | N
   return {"images": len(jobs), "boxes": count, **boxes}
 
 
-def _plan(seed: int, split: str, boxes: int) -> list[int]:
+def _plan(crowd: Crowd, seed: int, split: str, boxes: int) -> list[int]:
   """How many people to annotate in each scene of a split; sums to `boxes`."""
   rng = np.random.default_rng([seed, SPLITS.index(split)])
   plan = []
   while boxes > 0:
-    plan.append(min(boxes, 1 + int(rng.choice(len(_CROWD), p=_CROWD))))
+    plan.append(min(boxes, 1 + int(rng.choice(len(crowd.sizes), p=crowd.sizes))))
     boxes -= plan[-1]
   return plan
 
@@ -91,13 +115,13 @@ def _make_folders(root: pathlib.Path):
         (root / top / split / _folder(kind)).mkdir(parents=True)
 
 
-def _draw_job(root: pathlib.Path, seed: int, split: str, number: int, wanted: int) -> dict:
+def _draw_job(root: pathlib.Path, crowd: str, seed: int, split: str, number: int, wanted: int) -> dict:
   """Draws one scene with `wanted` targets, writes its files, returns its JSON entry."""
   rng = np.random.default_rng([seed, SPLITS.index(split), number])
   share = np.array([kind.share for kind in SCENES])
   kind = int(rng.choice(len(share), p=share / share.sum()))
-  spread = 1.0
-  while len((scene := people_scene.draw_scene(rng, SCENES[kind], wanted, spread)).targets) < wanted:
+  spread, bystanders = CROWDS[crowd].spread, CROWDS[crowd].bystanders
+  while len((scene := people_scene.draw_scene(rng, SCENES[kind], wanted, spread, bystanders)).targets) < wanted:
     spread += 0.5  # too many hidden: once more with more room
   stem = f"{split}/{_folder(kind)}/{kind}_{SCENES[kind].name}_{number:06d}"
   jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(scene.image), quality=int(rng.integers(72, 93)), colorsubsampling="420")

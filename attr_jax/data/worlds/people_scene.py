@@ -198,8 +198,8 @@ def _crowd(rng, count: int, width: int, height: int, spread: float) -> tuple[flo
   return horizon, list(zip(xs, feet, sizes))
 
 
-def draw_scene(rng: np.random.Generator, kind: SceneKind, wanted: int, spread: float = 1.0) -> Scene:
-  """Draws one photo with about `wanted` people who can be annotated, or more, or fewer.
+def draw_scene(rng: np.random.Generator, kind: SceneKind, wanted: int, spread: float = 1.0, bystanders: int = 3) -> Scene:
+  """Draws one photo with about `wanted` people who can be annotated, or more, or fewer; fewer than `bystanders` come on top.
 
   `spread` widens the crowd; from 3 on nothing stands in front of anybody, so
   that a caller who needs `wanted` targets gets them.
@@ -207,7 +207,7 @@ def draw_scene(rng: np.random.Generator, kind: SceneKind, wanted: int, spread: f
   width, height = [(480, 360), (560, 420), (640, 480), (640, 427), (512, 384), (560, 372)][rng.integers(6)]
   sunny = bool(rng.random() < kind.sunny)
   calm = spread >= 3.0
-  count = wanted + (0 if calm else int(rng.integers(0, 3)))
+  count = wanted + (0 if calm else int(rng.integers(0, bystanders)))
   horizon, places = _crowd(rng, count, width, height, spread)
   if calm:
     size = min(0.8 * height, 1.6 * width / count)

@@ -1,0 +1,447 @@
+"""Does each mechanism do what its paper says? Small runs on drawn worlds, where what is to be learned is known.
+
+  python launch/evidence.py --claim=vac                 # trains what is missing; the same command goes on where it was cut
+  python launch/evidence.py --update=docs/evidence.md   # the tables of that page from docs/results/evidence/*.jsonl; trains nothing
+
+Every arm of a claim has the same budget and the same tuning: three learning rates with seed 0, of which the one with the highest
+validation figure is taken, then more seeds at that rate: three in all, five where a comparison is not decided. A comparison is the
+difference of two means with its 95 % interval (Welch); the paper's statement holds where the whole interval is on its side.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import math
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+from scipy import stats
+
+from attr_jax import evaluate
+from attr_jax import run_folder
+from attr_jax.data.worlds import artwork_labels
+from attr_jax.errors import InputError
+import grid
+import results
+
+RECORDS = pathlib.Path("docs/results/evidence")
+RATES = (0.5, 1.0, 2.0)  # times the config's own
+FIRST_SEEDS, MOST_SEEDS = 3, 5
+_VERDICTS = ("holds", "does not hold: the opposite", "not decided")
+# Attributes that say something about the whole face; the others belong to a part of it.
+_GLOBAL = ("Attractive", "Blurry", "Chubby", "Heavy_Makeup", "Male", "Oval_Face", "Pale_Skin", "Young")
+_RARE, _FREQUENT = 0.1, 0.3  # share of positives
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to train.
+
+  Attributes:
+    config: argument of --config.
+    overrides: "--config.key=value" beyond those of the claim.
+    tuned_as: the arm whose learning rate is taken; "": it is tuned itself.
+  """
+
+  config: str
+  overrides: tuple[str, ...] = ()
+  tuned_as: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """`arm` is said to have more of `measure` than `than`, or less.
+
+  Attributes:
+    says: the paper's statement.
+    arm: see above.
+    than: see above.
+    measure: one of the claim's.
+    more: False: less.
+  """
+
+  says: str
+  arm: str
+  than: str
+  measure: str
+  more: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """What a paper says, and the runs that look at it.
+
+  Attributes:
+    title: for people.
+    arms: name -> arm.
+    overrides: the budget, of all arms.
+    measures: name -> figure of a record, a fraction; NaN where it has none.
+    comparisons: what the paper says; none where runs are only reported.
+    before: commands of attr-jax that the arms need, with what each leaves behind.
+    stored: figures of a run's folder that its record cannot tell.
+    rates: learning rates tried, times the config's own.
+    means: name -> two arms whose probabilities are averaged, seed by seed.
+  """
+
+  title: str
+  arms: Mapping[str, Arm]
+  overrides: tuple[str, ...]
+  measures: Mapping[str, Callable[[results.Record], float]]
+  comparisons: tuple[Comparison, ...] = ()
+  before: tuple[tuple[str, str], ...] = ()
+  stored: Callable[[pathlib.Path], Mapping[str, float]] | None = None
+  rates: tuple[float, ...] = RATES
+  means: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def metric(name: str) -> Callable[[results.Record], float]:
+  """A metric of the run's view."""
+  return lambda record: _number(next(iter(record.views.values()))["native"].get(name))
+
+
+def mean_AP(names: Callable[[str, float], bool]) -> Callable[[results.Record], float]:
+  """Mean AP of the attributes for which `names(attribute, share of positives in the test split)` is true."""
+  def figure(record: results.Record) -> float:
+    chosen = [row["AP"] for name, row in record.per_attribute.items()
+              if names(name, row["positives"] / max(1, row["positives"] + row["negatives"]))]
+    return float(np.mean([_number(value) for value in chosen])) if chosen else math.nan
+
+  return figure
+
+
+def stored(name: str) -> Callable[[results.Record], float]:
+  return lambda record: _number(record.measures.get(name))
+
+
+def impossible_pairs(workdir: pathlib.Path) -> dict[str, float]:
+  """Of the pairs of labels that a run finds in a picture, the share that the drawing never puts together, and the labels per picture."""
+  config, info = run_folder.read_start(workdir)
+  with np.load(workdir / "predictions" / f"{config.data.test_split}-{config.evaluate.views}.npz") as found:
+    decision = found["decision"].astype(np.float64)
+  own = [info.label_names.index(name) for name in artwork_labels.LABELS]
+  possible = np.zeros((len(info.label_names),) * 2)
+  possible[np.ix_(own, own)] = artwork_labels.possible_pairs()
+  size = decision.sum(axis=1)
+  together = (decision @ possible * decision).sum(axis=1)  # with each label and itself
+  pairs = (size * (size - 1)).sum()
+  return {"impossible_pairs": float(1 - (together - size).sum() / pairs) if pairs else math.nan, "labels": float(size.mean())}
+
+
+_PEOPLE = ("--config.data.world_count=4500", "--config.log_every_steps=50", "--config.evaluate.every_epochs=2",
+           "--config.checkpoint.every_epochs=2")
+_RARITY = {
+    "rare (< 10 %)": mean_AP(lambda name, share: share < _RARE),
+    "between": mean_AP(lambda name, share: _RARE <= share < _FREQUENT),
+    "frequent (> 30 %)": mean_AP(lambda name, share: share >= _FREQUENT),
+}
+
+
+def _dahar(row: str, world: str = "people", tuned_as: str = "") -> Arm:
+  return Arm(f"configs/dahar.py:table3/{row},world,small", () if world == "people" else (f"--config.data.world={world}",), tuned_as)
+
+
+def _vac(row: str) -> Arm:
+  return Arm(f"configs/vac.py:ablation/{row},world,small")
+
+
+def _face(row: str, *overrides: str, annotation: str = "") -> Arm:
+  return Arm(f"configs/face.py:celeba_aligned/{row},world,small" + (f",annotation={annotation}" if annotation else ""), overrides)
+
+
+def _artwork(row: str) -> Arm:
+  return Arm(f"configs/attncnn_rnn.py:test/{row},world,small")
+
+
+def _pa100k(file: str, *overrides: str) -> Arm:
+  return Arm(f"configs/{file}.py:dataset=pa100k,small", overrides)
+
+
+# Half of the paper's sides: a run takes a minute or two.
+_HALF = tuple(f"--config.input.{key}=(109,89)" for key in ("resize", "size", "full_size")) + ("--config.data.size=109x89",)
+_FACE_DATA = "data/faces-4000-seed0"
+
+CLAIMS = {
+    "diaa": Claim(
+        "DIAA (Sarafianos et al. 2018): weights and attention for rare attributes, at two scales",
+        {"BCE": Arm("configs/diaa.py:wider_ablation/backbone,world,small"),
+         "+ weighted focal": Arm("configs/diaa.py:wider_ablation/weighted_focal,world,small"),
+         "+ one scale": Arm("configs/diaa.py:wider_ablation/one_scale,world,small"),
+         "+ variance": Arm("configs/diaa.py:wider_ablation/variance_weights,world,small"),
+         "+ two scales": Arm("configs/diaa.py:wider_ablation/two_scales,world,small")},
+        (*_PEOPLE, "--config.total_epochs=12"),
+        {"mAP": metric("mAP"), **_RARITY},
+        (Comparison("the weighted focal loss helps", "+ weighted focal", "BCE", "mAP"),
+         Comparison("the weighted focal loss helps rare attributes", "+ weighted focal", "BCE", "rare (< 10 %)"),
+         Comparison("attention at one scale helps", "+ one scale", "+ weighted focal", "mAP"),
+         Comparison("weighting by variance helps", "+ variance", "+ one scale", "mAP"),
+         Comparison("weighting by variance helps rare attributes", "+ variance", "+ one scale", "rare (< 10 %)"),
+         Comparison("two scales beat one", "+ two scales", "+ variance", "mAP"))),
+    "dahar": Claim(
+        "Da-HAR (Wu et al. 2020): masks against distraction",
+        {"baseline": _dahar("baseline"), "fusion": _dahar("fusion"), "self-mask": _dahar("self_mask"),
+         "masked attention": _dahar("masked_attention"), "all": _dahar("all"), "all, ignore unspecified": _dahar("ignore_unspecified"),
+         "all, no supervision": Arm("configs/dahar.py:table3/ignore_unspecified,world,small", ("--config.loss.mask_weight=0",)),
+         "alone: baseline": _dahar("baseline", "people_alone", "baseline"),
+         "alone: all": _dahar("ignore_unspecified", "people_alone", "all, ignore unspecified"),
+         "crowded: baseline": _dahar("baseline", "people_crowded", "baseline"),
+         "crowded: all": _dahar("ignore_unspecified", "people_crowded", "all, ignore unspecified")},
+        (*_PEOPLE, "--config.total_epochs=10"),
+        {"mAP": metric("mAP"), "attention inside": metric("attention_inside"), "heatmap inside": metric("heatmap_inside"),
+         "mask IoU": metric("mask_IoU"), "person's area": metric("person_area")},
+        (Comparison("feature fusion helps", "fusion", "baseline", "mAP"),
+         Comparison("self-masks help", "self-mask", "baseline", "mAP"),
+         Comparison("masked attention helps", "masked attention", "baseline", "mAP"),
+         Comparison("all three beat the baseline", "all", "baseline", "mAP"),
+         Comparison("ignoring unspecified labels helps", "all, ignore unspecified", "all", "mAP"),
+         Comparison("masks draw the attention to the person", "all, ignore unspecified", "baseline", "attention inside"),
+         Comparison("supervision of the mask helps", "all, ignore unspecified", "all, no supervision", "mAP"),
+         Comparison("supervision draws the attention to the person", "all, ignore unspecified", "all, no supervision", "attention inside"),
+         Comparison("the gain stays in a crowd", "crowded: all", "crowded: baseline", "mAP"),
+         Comparison("the gain stays where nobody distracts", "alone: all", "alone: baseline", "mAP"))),
+    "vac": Claim(
+        "VAC (Guo et al. 2019): consistent attention instead of augmentation alone",
+        {"plain": _vac("r50"), "+ flip": _vac("r50_f"), "+ scale": _vac("r50_s"), "ACf": _vac("r50_acf"), "ACs": _vac("r50_acs"),
+         "ACfs": _vac("r50_acfs")},
+        (*_PEOPLE, "--config.total_epochs=10"),
+        {"mAP": metric("mAP"), "mA": metric("mA"), "flip error": metric("flip_error"), "scale error": metric("scale_error")},
+        (Comparison("consistency under flips beats flips as augmentation", "ACf", "+ flip", "mAP"),
+         Comparison("consistency under scaling beats scaling as augmentation", "ACs", "+ scale", "mAP"),
+         Comparison("both together are best: above ACf", "ACfs", "ACf", "mAP"),
+         Comparison("both together are best: above ACs", "ACfs", "ACs", "mAP"),
+         Comparison("maps follow flips", "ACf", "+ flip", "flip error", more=False),
+         Comparison("maps follow scaling", "ACs", "+ scale", "scale error", more=False))),
+    "faces": Claim(
+        "SSP and SSG (Kalayeh et al. 2017): regions of the face for local attributes",
+        {"average pooling": _face("avg_pooling"), "SPPNet*": _face("sppnet"), "naive": _face("naive", "--config.weights=runs/evidence/parser"),
+         "boxes": _face("bbox", "--config.model.box_area=400.0"), "SSG": _face("ssg", annotation="regions_fine"),
+         "SSP": _face("ssp", annotation="regions")},
+        (*_HALF, "--config.total_steps=600", "--config.batch_size=16", "--config.log_every_steps=50", "--config.evaluate.every_epochs=1"),
+        {"mAP": metric("mAP"), "local": mean_AP(lambda name, share: name not in _GLOBAL), "global": mean_AP(lambda name, share: name in _GLOBAL),
+         "balanced accuracy": metric("balanced_accuracy")},
+        (Comparison("SSP beats average pooling for local attributes", "SSP", "average pooling", "local"),
+         Comparison("SSG beats average pooling for local attributes", "SSG", "average pooling", "local"),
+         Comparison("SSP beats average pooling", "SSP", "average pooling", "mAP"),
+         Comparison("SSP beats pooling over true boxes", "SSP", "boxes", "mAP"),
+         Comparison("SSP beats parsing as further channels", "SSP", "naive", "mAP"),
+         Comparison("both together beat SSP", "SSP + SSG", "SSP", "mAP")),
+        before=((f"train --config=configs/face.py:system=parser,world,small {' '.join(_HALF)} --config.total_steps=1200 "
+                 "--workdir=runs/evidence/parser", "runs/evidence/parser/DONE"),
+                *((f"annotate --workdir=runs/evidence/parser --dataset=celeba_aligned --data-dir={_FACE_DATA} --size=109x89 --maps={maps}",
+                   f"{_FACE_DATA}/celeba_aligned/**/{maps}*") for maps in ("regions", "regions_fine"))),
+        means={"SSP + SSG": ("SSP", "SSG")}),
+    "artworks": Claim(
+        "AttnCNN-RNN with HOG (Tang et al. 2019): label after label, and texture",
+        {"ResNet": _artwork("baseline"), "ResNet + HOG": _artwork("hog"), "AttnCNN-RNN": _artwork("attncnn_rnn"),
+         "AttnCNN-RNN + HOG": _artwork("attncnn_rnn_hog")},
+        ("--config.data.world_count=2000", "--config.total_steps=250", "--config.log_every_steps=50", "--config.evaluate.every_epochs=2"),
+        {"F2": metric("sample_F2"), "impossible pairs": stored("impossible_pairs"), "mAP": metric("mAP")},
+        (Comparison("the decoder raises F2", "AttnCNN-RNN", "ResNet", "F2"),
+         Comparison("the decoder learns which labels go together", "AttnCNN-RNN", "ResNet", "impossible pairs", more=False),
+         Comparison("HOG adds to ResNet", "ResNet + HOG", "ResNet", "F2"),
+         Comparison("HOG adds to the decoder", "AttnCNN-RNN + HOG", "AttnCNN-RNN", "F2")),
+        stored=impossible_pairs),
+    "pa100k": Claim(
+        "1,200 real photos of PA-100K, from scratch",
+        {"ResNet": _pa100k("baseline"), "DIAA": _pa100k("diaa"), "VAC": _pa100k("vac", "--config.input.resize=(64,32)", "--config.input.size=(56,28)", "--config.input.full_size=(56,28)"),
+         "Da-HAR": _pa100k("dahar", "--config.loss.loss=inverse_ratio")},
+        ("--config.data.size=64x32", "--config.log_every_steps=50", "--config.evaluate.every_epochs=2", "--config.total_epochs=20"),
+        {"mA": metric("mA"), "mAP": metric("mAP"), "F1": metric("F1")},
+        before=(("prepare pa100k --source=pa100k --data-dir=data --size=64x32 --allow-deviations", "data/pa100k/64x32"),)),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Parses the command line; trains, or writes or checks the page."""
+  parser = argparse.ArgumentParser(description="Runs the arms of the papers' claims, and writes their tables.")
+  parser.add_argument("--claim", action="append", choices=tuple(CLAIMS), help="train its arms; may be given several times")
+  parser.add_argument("--out", type=pathlib.Path, default="runs/evidence", help="folder of the runs (default: runs/evidence)")
+  parser.add_argument("--update", type=pathlib.Path, metavar="PAGE", help="write the tables of a page anew")
+  parser.add_argument("--check", type=pathlib.Path, metavar="PAGE", help="whether the tables of a page are those of the records")
+  args = parser.parse_args(argv)
+  if not (args.claim or args.update or args.check):
+    parser.error("one of --claim, --update, --check is needed")
+  try:
+    for name in args.claim or ():
+      if status := run(name, args.out):
+        sys.exit(status)
+    if args.update:
+      args.update.write_text(updated(args.update.read_text()))
+    if args.check and updated(args.check.read_text()) != args.check.read_text():
+      sys.exit(f"evidence: the tables of {args.check} are not those of {RECORDS}; run with --update={args.check}")
+  except InputError as error:
+    print(f"evidence: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(name: str, out: pathlib.Path) -> int:
+  """Trains what a claim still needs, round after round; 0, or the status of `grid.run`."""
+  claim, records = CLAIMS[name], RECORDS / f"{name}.jsonl"
+  while cells := missing(name, results.read(records), out):
+    for command, made in claim.before:
+      if not any(pathlib.Path().glob(made)):
+        print(f"attr-jax {command}", flush=True)
+        subprocess.run([sys.executable, "-m", "attr_jax", *shlex.split(command)], check=True)
+    if status := grid.run(cells, records, measures=claim.stored):
+      return status
+    add_means(claim, records)
+  print(table(name, results.read(records)))
+  return 0
+
+
+def missing(name: str, records: Sequence[results.Record], out: pathlib.Path) -> list[grid.Cell]:
+  """The runs of the next round: first all learning rates with one seed, then more seeds, then those of undecided comparisons."""
+  claim = CLAIMS[name]
+  there = {(record.row, record.variant, record.seed) for record in records}
+  rounds = [[(arm, rate, 0) for arm in claim.arms if not claim.arms[arm].tuned_as for rate in claim.rates]]
+  tuned = all((arm, _variant(rate), seed) in there for arm, rate, seed in rounds[0])
+  if tuned:
+    rates = {arm: chosen_rate(claim, records, arm) for arm in claim.arms}
+    rounds.append([(arm, rates[arm], seed) for seed in range(FIRST_SEEDS) for arm in claim.arms])
+    if all((arm, _variant(rate), seed) in there for arm, rate, seed in rounds[1]):
+      more = {arm for one in claim.comparisons if judge(claim, records, one).verdict == _VERDICTS[2] for arm in _arms(claim, one)}
+      rounds.append([(arm, rates[arm], seed) for seed in range(FIRST_SEEDS, MOST_SEEDS) for arm in claim.arms if arm in more])
+  wanted = next(([key for key in one if (key[0], _variant(key[1]), key[2]) not in there] for one in rounds
+                 if any((arm, _variant(rate), seed) not in there for arm, rate, seed in one)), [])
+  return [_cell(claim, name, *key, out) for key in wanted]
+
+
+def _cell(claim: Claim, name: str, arm: str, rate: float, seed: int, out: pathlib.Path) -> grid.Cell:
+  chosen = claim.arms[arm]
+  overrides = (*claim.overrides, *chosen.overrides)
+  folder = out / name / re.sub(r"[^A-Za-z0-9]+", "-", arm).strip("-") / f"rate{rate:g}-seed{seed}"
+  cell = grid.Cell("", arm, seed, _variant(rate), chosen.config, overrides, folder)
+  config = cell.load()
+  overrides = (*overrides, f"--config.optimizer.learning_rate={rate * config.optimizer.learning_rate:g}")
+  return dataclasses.replace(cell, overrides=overrides, views=(config.evaluate.views,))
+
+
+def _variant(rate: float) -> str:
+  return f"rate x {rate:g}"
+
+
+def chosen_rate(claim: Claim, records: Sequence[results.Record], arm: str) -> float:
+  """The rate with the highest validation figure of seed 0, of the arm or of the one that it is tuned as."""
+  arm = claim.arms[arm].tuned_as or arm
+  best = {record.variant: max(filter(None, record.curves["val"]), default=-math.inf)
+          for record in records if record.row == arm and record.seed == 0}
+  return max(claim.rates, key=lambda rate: best.get(_variant(rate), -math.inf))
+
+
+def add_means(claim: Claim, records: pathlib.Path) -> None:
+  """Records of the averaged probabilities of two arms, where the folders of both are there."""
+  known = results.read(records)
+  for name, arms in claim.means.items():
+    new = []
+    for seed in range(MOST_SEEDS):
+      both = [_of(claim, known, arm, seed) for arm in arms]
+      folders = [pathlib.Path(record.run) for record in both if record]
+      if len(folders) == 2 and all((folder / "DONE").is_file() for folder in folders):
+        new.append(dataclasses.replace(both[0], row=name, variant="", command=" and ".join(record.command for record in both),
+                                       **_mean_figures(folders)))
+    results.write(records, results.merge(known, new))
+    known = results.read(records)
+
+
+def _mean_figures(folders: Sequence[pathlib.Path]) -> dict[str, object]:
+  """`views` and `per_attribute` of the mean of two runs, as `attr-jax evaluate` with both would have them."""
+  config, info = run_folder.read_start(folders[0])
+  view = config.evaluate.views
+  tables = [dict(np.load(folder / "predictions" / f"{config.data.test_split}-{view}.npz")) for folder in folders]
+  report = evaluate.measure(evaluate.average_predictions(tables, f"split {config.data.test_split!r}"), info.label_names)
+  return {"views": {view: {"native": report["metrics"]}},
+          "per_attribute": {name: {key: row[key] for key in ("AP", "positives", "negatives")} for name, row in report["per_attribute"].items()}}
+
+
+def _of(claim: Claim, records: Sequence[results.Record], arm: str, seed: int) -> results.Record | None:
+  """The record of an arm at its chosen rate."""
+  variant = "" if arm in claim.means else _variant(chosen_rate(claim, records, arm))
+  return next((record for record in records if (record.row, record.variant, record.seed) == (arm, variant, seed)), None)
+
+
+def figures(claim: Claim, records: Sequence[results.Record], arm: str, measure: str) -> list[float]:
+  """A measure of an arm, seed by seed."""
+  found = [_of(claim, records, arm, seed) for seed in range(MOST_SEEDS)]
+  return [claim.measures[measure](record) for record in found if record]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """Difference in the direction of the paper's statement, in points, with its 95 % interval."""
+
+  difference: float
+  low: float
+  high: float
+  seeds: tuple[int, int]
+  verdict: str
+
+
+def judge(claim: Claim, records: Sequence[results.Record], comparison: Comparison) -> Judged | None:
+  """None where an arm has fewer than two runs."""
+  a, b = (figures(claim, records, arm, comparison.measure) for arm in (comparison.arm, comparison.than))
+  if min(len(a), len(b)) < 2:
+    return None
+  low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+  verdict = _VERDICTS[2]
+  if low > 0 or high < 0:
+    verdict = _VERDICTS[0 if (low > 0) == comparison.more else 1]
+  return Judged(100 * (np.mean(a) - np.mean(b)), 100 * low, 100 * high, (len(a), len(b)), verdict)
+
+
+def _arms(claim: Claim, comparison: Comparison) -> set[str]:
+  """The arms to train for a comparison."""
+  return {part for arm in (comparison.arm, comparison.than) for part in claim.means.get(arm, (arm,))}
+
+
+def table(name: str, records: Sequence[results.Record]) -> str:
+  """Both tables of a claim, as Markdown: the arms, and the comparisons with their verdicts."""
+  claim = CLAIMS[name]
+  lines = ["| arm | seeds | rate | " + " | ".join(claim.measures) + " |", "| --- " * (3 + len(claim.measures)) + "|"]
+  for arm in (*claim.arms, *claim.means):
+    values = {measure: figures(claim, records, arm, measure) for measure in claim.measures}
+    count = len(next(iter(values.values())))
+    rate = f"x {chosen_rate(claim, records, arm):g}" if count and arm in claim.arms else ""
+    lines.append(f"| {arm} | {count or 'not run'} | {rate} | " + " | ".join(map(_cell_text, values.values())) + " |")
+  if claim.comparisons:
+    lines += ["", "| the paper says | compared | difference, points [95 % interval] | verdict |", "| --- | --- | --- | --- |"]
+  for one in claim.comparisons:
+    judged = judge(claim, records, one)
+    compared = f"{one.measure}: {one.arm} - {one.than}"
+    if judged is None:
+      lines.append(f"| {one.says} | {compared} | not run | |")
+    else:
+      lines.append(f"| {one.says} | {compared} | {judged.difference:+.1f} [{judged.low:+.1f}, {judged.high:+.1f}] | {judged.verdict} |")
+  return "\n".join(lines)
+
+
+def _cell_text(values: Sequence[float]) -> str:
+  values = [value for value in values if not math.isnan(value)]
+  if not values:
+    return "-"
+  spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+  return f"{100 * np.mean(values):.1f}{spread}"
+
+
+def updated(page: str) -> str:
+  """A page whose parts between `<!-- evidence: NAME -->` and `<!-- end of evidence -->` are written anew.
+
+  Raises:
+    InputError: a name that is no claim.
+  """
+  def anew(match: re.Match) -> str:
+    if match[1] not in CLAIMS:
+      raise InputError(f"evidence: {match[1]!r} is no claim; there are: {', '.join(CLAIMS)}")
+    return f"<!-- evidence: {match[1]} -->\n{table(match[1], results.read(RECORDS / f'{match[1]}.jsonl'))}\n<!-- end of evidence -->"
+
+  return re.sub(r"<!-- evidence: (\S+) -->\n.*?<!-- end of evidence -->", anew, page, flags=re.DOTALL)
+
+
+def _number(value: float | None) -> float:
+  return math.nan if value is None else float(value)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,23 @@
+"""One run of a grid as a job of SLURM, through submitit (`launch/grid.py --slurm`)."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+
+import submitit
+
+
+class Cell:
+  """Finishes the run of a folder. When the job's time is nearly over the state is saved and the job submitted again."""
+
+  def __call__(self, workdir: str) -> None:
+    grid = pathlib.Path(__file__).with_name("grid.py")
+    self._process = subprocess.Popen([sys.executable, str(grid), f"--cell={workdir}"])
+    if status := self._process.wait():
+      raise RuntimeError(f"{workdir}: status {status}")
+
+  def checkpoint(self, workdir: str) -> submitit.helpers.DelayedSubmission:
+    self._process.send_signal(signal.SIGTERM)
+    self._process.wait()
+    return submitit.helpers.DelayedSubmission(Cell(), workdir)
