@@ -98,7 +98,8 @@ def summary(tables: Sequence[report_tables.Table], unfinished: Sequence[pathlib.
   """Lines of at most 80 columns."""
   lines = [f"{table.title:<30}{table.count()}" for table in tables]
   for table in tables:
-    lines += [f"{_tail(f'{table.name}/{row}', 40)}: runs differ, not averaged" for row, runs in table.runs.items() if report_tables.unlike(runs)]
+    unlike = [row for row, runs in table.runs.items() if report_tables.unlike(runs)]
+    lines += [f"{_tail(f'{table.title}/{row}', 40)}: runs differ, not averaged" for row in unlike]
   lines += [f"not finished: {_tail(str(folder), 66)}" for folder in unfinished]
   return "\n".join([*lines, f"written: {_tail(str(out / 'report.html'), 71)}"])
 
@@ -221,7 +222,8 @@ def _tail(text: str, most: int) -> str:
 def run(argv: Sequence[str]) -> int:
   """Does what the command line says; returns the exit status."""
   parser = argparse.ArgumentParser(prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("paths", nargs="+", type=pathlib.Path, metavar="PATH", help="run folder, folder of runs, .jsonl of records; pages with --update or --check")
+  parser.add_argument("paths", nargs="+", type=pathlib.Path, metavar="PATH",
+                      help="run folder, folder of runs, .jsonl of records; with --update or --check a page")
   parser.add_argument("--table", help="only this one, such as dahar:table3")
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("report"), help="folder to write (default: report)")
   pages = parser.add_mutually_exclusive_group()

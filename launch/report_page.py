@@ -117,7 +117,7 @@ def curves(table: report_tables.Table) -> Figure | None:
 
 
 def bars(table: report_tables.Table) -> Figure | None:
-  """AP of each attribute, a panel for each row: mean over seeds with the standard deviation, chance, and the first row's; None without any."""
+  """AP of each attribute, a panel for each row: mean over seeds, standard deviation, chance, the first row's mean; None without any."""
   rows = {row: runs for row, runs in table.runs.items() if any(record.per_attribute for record in runs) and not report_tables.unlike(runs)}
   if not rows:
     return None
@@ -142,7 +142,8 @@ def bars(table: report_tables.Table) -> Figure | None:
     chance = np.array([_mean(report_tables.chances(of_name)) for of_name in each])
     axes.barh(y, np.nan_to_num(mean), height=0.66, color=pictures.SKY, label="mean over seeds")
     if (at := spread > 0).any():
-      axes.errorbar(mean[at], y[at], xerr=spread[at], fmt="none", ecolor=pictures.INK, elinewidth=1, capsize=2.5, label="standard deviation")
+      axes.errorbar(mean[at], y[at], xerr=spread[at], fmt="none", ecolor=pictures.INK, elinewidth=1, capsize=2.5,
+                    label="standard deviation")
     axes.plot(100 * chance, y, linestyle="", marker="D", markersize=4, color=pictures.INK, clip_on=False, label="chance")
     if first is None:
       first = row, mean
@@ -183,7 +184,8 @@ def _section(table: report_tables.Table) -> str:
   parts += [f'<p class="caveat">{_escaped(sentence)}</p>' for sentence in report_tables.caveats(table)]
   parts += [_sheet(sheet) for sheet in report_tables.sheets(table)]
   if notes := report_tables.notes(table):
-    parts += ["<h3>Notes of the rows</h3>", "<ul>", *(f"<li><code>{_escaped(row)}</code>: {_escaped(note)}</li>" for row, note in notes.items()), "</ul>"]
+    listed = "".join(f"<li><code>{_escaped(row)}</code>: {_escaped(note)}</li>" for row, note in notes.items())
+    parts.append(f"<h3>Notes of the rows</h3><ul>{listed}</ul>")
   parts.append(_provenance(table))
   for figure, alt in ((curves(table), "loss and validation metric over the steps"), (bars(table), "average precision of each attribute")):
     if figure:
@@ -202,21 +204,25 @@ def _sheet(sheet: report_tables.Sheet) -> str:
   groups = [(group, len(list(members))) for group, members in itertools.groupby(group for group, _ in sheet.head)]
   lines = []
   if any(group for group, _ in groups):
-    lines.append("<tr>" + "".join(f'<th class="group{" begins" * bool(group)}" colspan="{span}">{_escaped(group)}</th>' for group, span in groups)
-                 + "</tr>")
-  # A long name may break behind "_" and "/".
-  broken = lambda name: re.sub("([_/])", r"\1<wbr>", _escaped(name))
-  lines.append("<tr>" + "".join(f"<th{' class=begins' * first}>{broken(name)}</th>" for first, (_, name) in zip(begins, sheet.head)) + "</tr>")
+    lines.append([_tag("th", group, css="group" + " begins" * bool(group), colspan=span) for group, span in groups])
+  lines.append([_tag("th", name, css="begins" * first) for first, (_, name) in zip(begins, sheet.head)])
+  head = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
   body = []
   for line in sheet.lines:
-    cells = "".join(f'<td class="{cell.kind}{" begins" * first}"{_title(cell)}>{_escaped(cell.text)}</td>' for first, cell in zip(begins, line))
+    cells = "".join(_tag("td", cell.text, css=cell.kind + " begins" * first, title=cell.source) for first, cell in zip(begins, line))
     body.append(f"<tr{' class=first' * (line[0].kind == 'row')}>{cells}</tr>")
-  caption = f"<h3>{_escaped(sheet.caption)}</h3>" if sheet.caption else ""
-  return f'{caption}<div class="scroll"><table><thead>{"".join(lines)}</thead><tbody>{"".join(body)}</tbody></table></div>'
+  return (f"<h3>{_escaped(sheet.caption)}</h3>" if sheet.caption else "") + _html_table(head, "".join(body))
 
 
-def _title(cell: report_tables.Cell) -> str:
-  return f' title="{_escaped(cell.source)}"' if cell.source else ""
+def _html_table(head: str, body: str) -> str:
+  return f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def _tag(name: str, text: object, css: str = "", **attributes: object) -> str:
+  """An element around the text; attributes that are empty are left out. A long name in a head may break behind "_" and "/"."""
+  inside = re.sub("(?<=[_/])", "<wbr>", _escaped(text)) if name == "th" else _escaped(text)
+  set_ = {key: value for key, value in ({"class": css} | attributes).items() if value}
+  return f"<{name}" + "".join(f' {key}="{_escaped(value)}"' for key, value in set_.items()) + f">{inside}</{name}>"
 
 
 def _provenance(table: report_tables.Table) -> str:
@@ -232,13 +238,13 @@ def _provenance(table: report_tables.Table) -> str:
   head = ["row", "seed", *named, "step", "chosen by", "commit", "folder"]
   lines = []
   for row, runs in table.runs.items():
-    values = [report_tables.figures_of(table, row, view, metric) or [None] * len(runs) for view, metric in columns]
+    values = [report_tables.figures_of(table, row, view, metric) for view, metric in columns]
     for i, record in enumerate(runs):
-      figures = "".join(f'<td class="number">{report_tables.percent([of_metric[i]])}</td>' for of_metric in values)
+      figures = [_tag("td", report_tables.percent(of_metric[i:i + 1]) if of_metric else "-", css="number") for of_metric in values]
       rest = (f"{record.step:,} of {record.steps:,}", record.selected_on, record.commit[:12] or "unknown", record.run)
-      lines.append(f"<tr><td>{_escaped(row)}</td><td>{record.seed}</td>{figures}" + "".join(f"<td>{_escaped(text)}</td>" for text in rest) + "</tr>")
-  return (f'<details><summary>Where the figures come from: {_escaped(table.count())}</summary><ul>{listed}</ul><div class="scroll"><table><thead><tr>'
-          + "".join(f"<th>{_escaped(name)}</th>" for name in head) + f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div></details>")
+      lines.append("".join(["<tr>", _tag("td", row), _tag("td", record.seed), *figures, *(_tag("td", text) for text in rest), "</tr>"]))
+  runs = _html_table("<tr>" + "".join(_tag("th", name) for name in head) + "</tr>", "".join(lines))
+  return f"<details><summary>Where the figures come from: {_escaped(table.count())}</summary><ul>{listed}</ul>{runs}</details>"
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -284,5 +290,5 @@ def _image(data: bytes, alt: str) -> str:
   return f'<img alt="{_escaped(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 
-def _escaped(text: str) -> str:
+def _escaped(text: object) -> str:
   return html.escape(str(text), quote=True)

@@ -5,8 +5,10 @@ Figures are in percent: ours are means over seeds with the standard deviation (n
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import functools
 import math
 import statistics
+from typing import Any
 
 from attr_jax import cli
 from attr_jax import config as config_lib
@@ -210,8 +212,7 @@ def caveats(table: Table) -> list[str]:
   instead, unequal = {}, []
   for row, runs in table.runs.items():
     if table.rows:
-      file, _, name = table.name.partition(":")
-      config = cli.load_config(f"{results.REPOSITORY}/configs/{file}.py:{name}/{runs[0].row}", [])
+      config = _full_size(table.name, runs[0].row)
       for record in runs:
         for ours, theirs in ((record.data, run_folder.data_name(config)), (record.model, run_folder.model_name(config))):
           if ours != theirs:
@@ -245,6 +246,21 @@ def attribute_key(name: str) -> str:
   return "AP_interpolated" if name in ("srn", "diaa") else "AP"
 
 
+@functools.cache
+def _full_size(table: str, row: str) -> Any:
+  """The config of a row as its paper has it."""
+  file, _, name = table.partition(":")
+  return cli.load_config(f"{results.REPOSITORY}/configs/{file}.py:{name}/{row}", [])
+
+
+def _trains_on_choice(table: Table, row: str) -> bool:
+  """Whether the row trains on the split that chooses its checkpoint, at any size."""
+  if not table.rows:
+    return False
+  data = _full_size(table.name, table.runs[row][0].row).data
+  return data.val_split in data.train_split.split("+")
+
+
 def _all(table: Table) -> list[results.Record]:
   return [record for runs in table.runs.values() for record in runs]
 
@@ -266,7 +282,8 @@ def _facts(table: Table, row: str) -> dict[str, str]:
   shares = [finite(record.views[next(iter(record.views))]["native"].get("mean_positive_share")) for record in runs]
   return {
       "seeds": ("seed " if one else "seeds ") + of("seed"),
-      "checkpoint": f"step {_joined(f'{record.step:,} of {record.steps:,}' for record in runs)}, chosen by {of('selected_on')}",
+      "checkpoint": f"step {_joined(f'{record.step:,} of {record.steps:,}' for record in runs)}, chosen by {of('selected_on')}"
+                    + ", which is trained on" * _trains_on_choice(table, row),
       "test": f"split {of('split')} of {of('data')}, {_joined(f'{record.samples:,}' for record in runs)} images"
               + (f", mean positive share {_joined(percent([chance]) for chance in shares)}" if any(map(bool, shares)) else ""),
       "model": f"model {of('model')}",
@@ -305,7 +322,9 @@ def _figure(table: Table, row: str, values: Sequence[float | None], paper: float
 
 def _printed(table: Table, row: str, view: str, metric: str) -> tuple[float | None, Cell]:
   figure = table.rows[row].paper.get(view, {}).get(metric)
-  return figure, Cell(_NONE, "absent") if figure is None else Cell(f"{figure:.1f}" if round(figure, 1) == figure else f"{figure:g}", "paper")
+  if figure is None:
+    return None, Cell(_NONE, "absent")
+  return figure, Cell(f"{figure:.1f}" if round(figure, 1) == figure else f"{figure:g}", "paper")
 
 
 def _what(table: Table, row: str, view: str, metric: str) -> str:
@@ -358,7 +377,8 @@ def _attributes(table: Table, row: str) -> Sheet:
     full = [record.per_attribute.get(attribute, {}) if next(iter(record.views)) == "full" else {} for record in runs]
     ours = _figure(table, row, [finite(figures.get(key)) for figures in full], figure, f"{key} of {attribute}, full view")
     lines.append([Cell(attribute, "row"), Cell(percent(chances(full)[:1]), "paper"), Cell(f"{figure:g}", "paper"), *ours])
-  return Sheet(f"AP of each attribute, full view: {row}", [("", name) for name in ("attribute", "chance", "paper", "ours", "difference")], lines)
+  head = [("", name) for name in ("attribute", "chance", "paper", "ours", "difference")]
+  return Sheet(f"AP of each attribute, full view: {row}", head, lines)
 
 
 def chances(figures: Sequence[Mapping[str, float | None]]) -> list[float | None]:

@@ -48,7 +48,8 @@ def record(row="baseline", seed=0, table="dahar:table3", **changes):
   """A finished run that never was."""
   figures = {view: values[seed] for view, values in MADE_UP.get(row, MADE_UP["all"]).items()}
   return results.Record(**{
-      "table": table, "row": row, "variant": "", "seed": seed, "command": f"attr-jax train --config=configs/dahar.py:table3/{row} --config.seed={seed}",
+      "table": table, "row": row, "variant": "", "seed": seed,
+      "command": f"attr-jax train --config=configs/dahar.py:table3/{row} --config.seed={seed}",
       "run": f"runs/{row}/seed{seed}", "commit": "0123456789abcdef", "started": f"2026-01-01T00:00:0{seed}+00:00", "devices": "1 x cpu",
       "model": "dahar, depth 101", "data": "wider_attribute", "split": "test", "samples": 3600, "step": 1200, "steps": 1400,
       "selected_on": "mAP on val", "average_precision": "interpolated",
@@ -90,8 +91,8 @@ def write_run(folder, one, finished=True):
   folder.mkdir(parents=True)
   config = cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.seed={one.seed}"])
   (folder / "config.json").write_text(config_lib.to_json(config))
-  info = info_lib.DatasetInfo("people", "1.0.0", ("Male",), {"who": ("Male",)}, (0.5,), (1.0,), {"test": 3}, (8, 8), (8, 8), (0.5,) * 3, (0.5,) * 3,
-                              "", "", False)
+  info = info_lib.DatasetInfo("people", "1.0.0", ("Male",), {"who": ("Male",)}, (0.5,), (1.0,), {"test": 3}, (8, 8), (8, 8), (0.5,) * 3,
+                              (0.5,) * 3, "", "", False)
   (folder / "dataset.json").write_text(info.to_json())
   (folder / "environment.json").write_text(json.dumps(
       {"command": ["attr-jax", "train"], "commit": one.commit, "started": one.started, "devices": ["cpu:0"]}))
@@ -156,8 +157,8 @@ def test_unlike_runs_are_not_averaged():
 def test_what_is_no_replication():
   assert report_tables.caveats(table_of(*records())) == []
   sentence, = report_tables.caveats(table_of(record(), record("all", data="synthetic people", model="dahar, depth tiny")))
-  assert sentence == ("The differences from the paper are no replication: these runs have synthetic people instead of wider_attribute (in all); "
-                      "dahar, depth tiny instead of dahar, depth 101 (in all).")
+  assert sentence == ("The differences from the paper are no replication: these runs have synthetic people instead of wider_attribute "
+                      "(in all); dahar, depth tiny instead of dahar, depth 101 (in all).")
 
 
 def test_many_metrics_stand_below_each_other():
@@ -191,7 +192,7 @@ def test_a_run_that_gives_what_the_paper_prints(name):
   text = report.markdown(table)
   assert "no replication" not in text and "missing" not in text and "not run" not in text
   found = [cell for sheet in report_tables.sheets(table) for line in sheet.lines for cell in line if cell.kind == "difference"]
-  printed = sum(len(figures) for one in runs for figures in rows[one.row].paper.values()) + sum(len(rows[one.row].per_attribute) for one in runs)
+  printed = sum(sum(map(len, rows[one.row].paper.values())) + len(rows[one.row].per_attribute) for one in runs)
   assert [cell.text for cell in found if cell.text not in ("difference", "-")] == ["0.0"] * printed
   assert len(list(csv.DictReader(io.StringIO(report.csv_text(table))))) == sum(len(f) for row in rows.values() for f in row.paper.values())
   Page(report_page.page([table]))
@@ -212,7 +213,8 @@ def test_variants_are_rows_of_their_own():
   assert [line.split("`")[1] for line in lines] == ["all", "all, no masks"]
   assert lines[0].split("|")[2:] == lines[1].split("|")[2:]
   assert table.count() == "2 of 7 rows, 9 runs"
-  assert [line["variant"] for line in csv.DictReader(io.StringIO(report.csv_text(table))) if line["row"] == "all"] == [""] * 6 + ["no masks"] * 6
+  lines = csv.DictReader(io.StringIO(report.csv_text(table)))
+  assert [line["variant"] for line in lines if line["row"] == "all"] == [""] * 6 + ["no masks"] * 6
   # Without its plain form the row is not run.
   assert cells(report.markdown(table_of(*variants)), "all")[2] == "not run"
 
@@ -228,10 +230,18 @@ def test_runs_outside_of_tables_and_measures():
 def test_where_figures_come_from():
   text = report.markdown(table_of(*records()))
   lines = [line for line in text.splitlines() if line.startswith("- Runs of")]
-  assert lines[0] == ("- Runs of all rows: step 1,200 of 1,400, chosen by mAP on val; split test of wider_attribute, 3,600 images, mean positive "
-                      "share 24.3; model dahar, depth 101; convention srn; interpolated; commit 0123456789ab, 1 x cpu, 2026-01-01.")
+  assert lines[0] == ("- Runs of all rows: step 1,200 of 1,400, chosen by mAP on val; split test of wider_attribute, 3,600 images, "
+                      "mean positive share 24.3; model dahar, depth 101; convention srn; interpolated; commit 0123456789ab, 1 x cpu, "
+                      "2026-01-01.")
   assert lines[1] == ("- Runs of `baseline`: seeds 0, 1, 2; `runs/baseline/seed0, runs/baseline/seed1, runs/baseline/seed2`; "
                       "`attr-jax train --config=configs/dahar.py:table3/baseline --config.seed=0`.")
+
+
+def test_a_choice_on_training_images_is_said():
+  facts = lambda one: report_tables.provenance(table_of(one))[1][one.row]["checkpoint"]
+  assert facts(record("ignore_unspecified")) == "step 1,200 of 1,400, chosen by mAP on val"
+  assert facts(record("train_val")) == "step 1,200 of 1,400, chosen by mAP on val, which is trained on"
+  assert facts(wide_record()).endswith("mAP on val, which is trained on")
 
 
 def test_csv_reads_back():
@@ -247,8 +257,9 @@ def test_csv_reads_back():
         assert ours == "" if (view, seed) == ("full", 1) else float(ours) == pytest.approx(100 * value, abs=1e-6)
   one = found["all", "full", "2"]
   assert one | {"ours": ""} == {
-      "table": "dahar:table3", "row": "all", "variant": "", "view": "full", "metric": "mAP", "convention": "srn", "seed": "2", "paper": "87.1", "ours": "",
-      "run": "runs/all/seed2", "step": "1200", "steps": "1400", "selected_on": "mAP on val", "average_precision": "interpolated",
+      "table": "dahar:table3", "row": "all", "variant": "", "view": "full", "metric": "mAP", "convention": "srn", "seed": "2",
+      "paper": "87.1", "ours": "", "run": "runs/all/seed2", "step": "1200", "steps": "1400", "selected_on": "mAP on val",
+      "average_precision": "interpolated",
       "data": "wider_attribute", "model": "dahar, depth 101", "commit": "0123456789abcdef", "started": "2026-01-01T00:00:02+00:00"}
   assert found["fusion", "full", ""]["paper"] == "86.5" and found["fusion", "full", ""]["ours"] == ""
 
@@ -293,7 +304,8 @@ def test_page_needs_nothing_else_and_says_where_cells_come_from(tmp_path):
   assert "70.4 ± 0.7 (n=3)" in page.text and "not run" in page.text and "no replication" not in page.text
   title = next(cell["title"] for cell in page.of("td") if "title" in cell and "five crops" in cell["title"])
   assert title.splitlines() == ["mAP, five crops, convention srn", "seed 0: 70.1, step 1,200 of 1,400, runs/baseline/seed0",
-                                "seed 1: 71.2, step 1,200 of 1,400, runs/baseline/seed1", "seed 2: 69.9, step 1,200 of 1,400, runs/baseline/seed2",
+                                "seed 1: 71.2, step 1,200 of 1,400, runs/baseline/seed1",
+                                "seed 2: 69.9, step 1,200 of 1,400, runs/baseline/seed2",
                                 "checkpoint chosen by mAP on val", "interpolated"]
   assert len(page.of("details")) == 3
   assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -357,7 +369,8 @@ def test_stale_tables_are_found_and_mended(tmp_path, monkeypatch, capsys):
 
 def test_wrong_markers(tmp_path):
   page = tmp_path / "page.md"
-  for text, message in (("<!-- table: docs/results/grids/none.jsonl -->\n<!-- end of table -->", "page.md: docs/results/grids/none.jsonl does not exist"),
+  missing = "docs/results/grids/none.jsonl"
+  for text, message in ((f"<!-- table: {missing} -->\n<!-- end of table -->", f"page.md: {missing} does not exist"),
                         ("<!-- table: a.jsonl -->\n", "no '<!-- end of table -->'"),
                         ("<!-- table: a.jsonl --><!-- table: b.jsonl --><!-- end of table -->", "no '<!-- end of table -->'")):
     page.write_text(text)
@@ -424,7 +437,8 @@ def test_bad_input_is_one_line(tmp_path):
 
 
 def test_exit_status_of_the_script(tmp_path):
-  ended = subprocess.run([sys.executable, str(REPOSITORY / "launch" / "report.py"), str(tmp_path / "nowhere")], capture_output=True, text=True)
+  command = [sys.executable, str(REPOSITORY / "launch" / "report.py"), str(tmp_path / "nowhere")]
+  ended = subprocess.run(command, capture_output=True, text=True)
   assert (ended.returncode, ended.stdout) == (2, "")
   assert ended.stderr == f"report: {tmp_path}/nowhere does not exist\n"
 
@@ -459,8 +473,9 @@ def test_chromium_shows_the_page(tmp_path):
 
   report.run([str(write(tmp_path / "r.jsonl", [*records(), wide_record()])), f"--out={tmp_path}/out"])
   picture = tmp_path / "page.png"
-  subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", f"--screenshot={picture}",
-                  "--window-size=1280,2000", f"file://{tmp_path}/out/report.html"], check=True, capture_output=True, timeout=120)
+  subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
+                  f"--screenshot={picture}", "--window-size=1280,2000", f"file://{tmp_path}/out/report.html"],
+                 check=True, capture_output=True, timeout=120)
   image = cv2.imread(str(picture))
   assert image.shape == (2000, 1280, 3)
   # Text and figures all the way down, margins that nothing runs into.
