@@ -168,7 +168,7 @@ def bars(table: report_tables.Table) -> Figure | None:
   high = figure.get_figheight()
   figure.suptitle(f"{title} (%)", y=1 - 0.1 / high, va="top", fontsize=12, fontweight="bold")
   figure.legend(handles.values(), handles, loc="lower center", ncols=4, frameon=False, fontsize=9)
-  figure.tight_layout(rect=(0, 0.35 / high, 1, 1 - 0.3 / high))
+  figure.tight_layout(rect=(0, 0.35 / high, 1, 1))
   return figure
 
 
