@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   how.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
   how.add_argument("--pack", choices=("none", "auto"), default="none", help="train runs together that differ in numbers only")
   how.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="",
-                   help="submit an array; options of submitit: timeout_min=480,gpus_per_node=1,slurm_array_parallelism=4")
+                   help="submit an array; options as of sbatch: time=480,gpus_per_node=1,array_parallelism=4")
   how.add_argument("--print", action="store_true", help="print the commands, run nothing")
   args, overrides = parser.parse_known_args(argv)
   wrong = [arg for arg in overrides if not arg.startswith("--config.") or "=" not in arg]
@@ -422,19 +422,24 @@ def submit(cells: Sequence[Cell], out: pathlib.Path, options: Mapping[str, Any])
     InputError: submitit is not installed, or SLURM refuses.
   """
   try:
+    import cloudpickle
     import submitit
   except ImportError:
     raise InputError("--slurm needs submitit: pip install 'attr_jax[slurm]'") from None
+  import slurm_cell
+
   missing = [cell for cell in cells if not _is_recorded(cell, out / "records.jsonl") and not results.is_finished(cell.workdir, cell.views)]
   if not missing:
     print(f"all {len(cells)} runs are finished")
     return
-  import slurm_cell
-
   for cell in missing:
     prepare(cell)
+  cloudpickle.register_pickle_by_value(slurm_cell)  # jobs do not have this folder on their path
   executor = submitit.SlurmExecutor(folder=out / "slurm", max_num_timeout=_MOST_TIMEOUTS)
-  executor.update_parameters(**({"job_name": "attr-jax-grid", "time": 480} | dict(options)))
+  try:
+    executor.update_parameters(**({"job_name": "attr-jax-grid", "time": 480} | dict(options)))
+  except ValueError as error:
+    raise InputError(f"--slurm: {' '.join(str(error).split())}") from error
   jobs = executor.map_array(slurm_cell.Cell, [str(cell.workdir) for cell in missing])
   print(f"{len(jobs)} of {len(cells)} runs submitted as job {jobs[0].job_id.partition('_')[0]}, logs in {out / 'slurm'}.\n"
         "When they are done, the same command without --slurm writes the records.")

@@ -12,8 +12,9 @@ class Cell:
   """Finishes the run of a folder. When the job's time is nearly over the state is saved and the job submitted again."""
 
   def __call__(self, workdir: str) -> None:
-    grid = pathlib.Path(__file__).with_name("grid.py")
-    self._process = subprocess.Popen([sys.executable, str(grid), f"--cell={workdir}"])
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("grid.py")), f"--cell={workdir}"]
+    # SLURM sends submitit's signal to all processes of the job.
+    self._process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
     if status := self._process.wait():
       raise RuntimeError(f"{workdir}: status {status}")
 
