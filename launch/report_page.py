@@ -276,18 +276,19 @@ def _png(figure: Figure) -> bytes:
 
 
 def _downscaled(path: pathlib.Path) -> bytes | None:
-  """The picture as PNG, at most _MOST_WIDTH wide; None where it cannot be read."""
+  """The picture as JPEG, for photos are large as PNG, and at most _MOST_WIDTH wide; None where it cannot be read."""
   image = cv2.imread(str(path))
   if image is None:
     return None
   height, width = image.shape[:2]
   if width > _MOST_WIDTH:
     image = pictures.resized(image, (_MOST_WIDTH, round(height * _MOST_WIDTH / width)))
-  return cv2.imencode(".png", image)[1].tobytes()
+  return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
 
 def _image(data: bytes, alt: str) -> str:
-  return f'<img alt="{_escaped(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+  kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+  return f'<img alt="{_escaped(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
 def _escaped(text: object) -> str:

@@ -297,7 +297,7 @@ def test_page_needs_nothing_else_and_says_where_cells_come_from(tmp_path):
   page = Page(text)
   assert not page.of("script") and not page.of("link") and "@import" not in text and "url(" not in text
   links = [attributes[key] for _, attributes in page.tags for key in ("src", "href", "srcset") if key in attributes]
-  assert links and all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+  assert links and all(link.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) for link in links)
   images = page.of("img")
   assert len(images) == 6 and all(image["alt"] and image["src"].startswith("data:") for image in images)
   assert evil in page.text and evil not in text
