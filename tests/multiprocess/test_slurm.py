@@ -236,15 +236,15 @@ def test_array_runs_the_lines_of_a_file(slurm, world_dir, tmp_path):
 def test_grid_is_submitted_preempted_and_finishes(slurm, world_dir, tmp_path):
   """Rows as an array through submitit; one is told that its time is over, saves, is submitted again, and the grid finds both finished."""
   pytest.importorskip("submitit")
-  grid = [sys.executable, "launch/grid.py", "--table=dahar:table3", "--rows=baseline,fusion", "--world=people", "--size=tiny", f"--out={tmp_path}",
+  grid = [sys.executable, "launch/grid.py", "--table=vac:ablation", "--rows=r50,r50_f", "--world=people", "--size=tiny", f"--out={tmp_path}",
           f"--config.data.dir={world_dir}", "--config.data.size=88x52", "--config.total_steps=150", "--config.evaluate.every_epochs=100000",
           "--config.checkpoint.every_steps=100000"]
   answer = slurm(*grid, "--slurm=time=20")
   job = re.search(r"2 of 2 runs submitted as job (\d+)", answer)[1]
-  first = tmp_path / "baseline" / "seed0"
+  first = tmp_path / "r50" / "seed0"
   wait_for_steps(slurm, f"{job}_0", first, 5)
   slurm("scancel", "--signal=USR2", f"{job}_0")
-  log = tmp_path / "baseline" / "seed0.log"
+  log = tmp_path / "r50" / "seed0.log"
   wait_until(lambda: "resuming" in log.read_text(), [], slurm.logs, seconds=300)
   assert "stopped by SIGTERM after step" in log.read_text()
   for element in (0, 1):
