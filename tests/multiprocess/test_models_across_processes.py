@@ -56,7 +56,7 @@ def train_all(dtype, count, world_dir, folder):
   processes = [launch([script, folder / "job.json", i], folder / f"{i}.log", **options) for i in range(count)]
   try:
     for process in processes:
-      finish(process, timeout=1200)
+      finish(process, timeout=2400)
   finally:
     for process in processes:
       process.kill()
