@@ -217,7 +217,7 @@ CLAIMS = {
     "faces": Claim(
         "SSP and SSG (Kalayeh et al. 2017): regions of the face for local attributes",
         {"average pooling": _face("avg_pooling"), "SPPNet*": _face("sppnet"), "naive": _face("naive", "--config.weights=runs/evidence/parser"),
-         "boxes": _face("bbox", "--config.model.box_area=400.0"), "SSG": _face("ssg", annotation="regions_fine"),
+         "boxes": _face("bbox"), "SSG": _face("ssg", annotation="regions_fine"),
          "SSP": _face("ssp", annotation="regions")},
         (*_HALF, "--config.total_steps=600", "--config.batch_size=16", "--config.log_every_steps=50", "--config.evaluate.every_epochs=1"),
         {"mAP": metric("mAP"), "local": mean_AP(lambda name, share: name not in _GLOBAL), "global": mean_AP(lambda name, share: name in _GLOBAL),
@@ -231,7 +231,7 @@ CLAIMS = {
         before=((f"train --config=configs/face.py:system=parser,world,small {' '.join(_HALF)} --config.total_steps=1200 "
                  "--workdir=runs/evidence/parser", "runs/evidence/parser/DONE"),
                 *((f"annotate --workdir=runs/evidence/parser --dataset=celeba_aligned --data-dir={_FACE_DATA} --size=109x89 --maps={maps}",
-                   f"{_FACE_DATA}/celeba_aligned/**/{maps}*") for maps in ("regions", "regions_fine"))),
+                   f"{_FACE_DATA}/celeba_aligned/**/annotations/{maps}") for maps in ("regions", "regions_fine"))),
         means={"SSP + SSG": ("SSP", "SSG")}),
     "artworks": Claim(
         "AttnCNN-RNN with HOG (Tang et al. 2019): label after label, and texture",
