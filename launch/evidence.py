@@ -258,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Parses the command line; trains, or writes or checks the page."""
   parser = argparse.ArgumentParser(description="Runs the arms of the papers' claims, and writes their tables.")
   parser.add_argument("--claim", action="append", choices=tuple(CLAIMS), help="train its arms; may be given several times")
+  parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
   parser.add_argument("--out", type=pathlib.Path, default="runs/evidence", help="folder of the runs (default: runs/evidence)")
   parser.add_argument("--update", type=pathlib.Path, metavar="PAGE", help="write the tables of a page anew")
   parser.add_argument("--check", type=pathlib.Path, metavar="PAGE", help="whether the tables of a page are those of the records")
@@ -266,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.error("one of --claim, --update, --check is needed")
   try:
     for name in args.claim or ():
-      if status := run(name, args.out):
+      if status := run(name, args.out, args.jobs):
         sys.exit(status)
     if args.update:
       args.update.write_text(updated(args.update.read_text()))
@@ -277,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(2)
 
 
-def run(name: str, out: pathlib.Path) -> int:
+def run(name: str, out: pathlib.Path, jobs: int = 1) -> int:
   """Trains what a claim still needs, round after round; 0, or the status of `grid.run`."""
   claim, records = CLAIMS[name], RECORDS / f"{name}.jsonl"
   while cells := missing(name, results.read(records), out):
@@ -285,7 +286,7 @@ def run(name: str, out: pathlib.Path) -> int:
       if not any(pathlib.Path().glob(made)):
         print(f"attr-jax {command}", flush=True)
         subprocess.run([sys.executable, "-m", "attr_jax", *shlex.split(command)], check=True)
-    if status := grid.run(cells, records, measures=claim.stored):
+    if status := grid.run(cells, records, jobs=jobs, measures=claim.stored):
       return status
     add_means(claim, records)
   print(table(name, results.read(records)))
