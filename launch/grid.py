@@ -323,6 +323,8 @@ class _Running:
     """One line, or ""."""
     if cell in self._failed:
       return self._failed[cell]
+    if (failed := cell.workdir / "FAILED").is_file():  # of runs that train together the others go on (`attr_jax.packed`)
+      return failed.read_text().strip()
     return "" if results.is_finished(cell.workdir, cell.views) else f"not finished, see {self._log}"
 
   def share(self) -> float:
