@@ -17,7 +17,7 @@ from processes import free_address
 from processes import launch
 
 STEPS, COUNTS = 20, (1, 2, 4)
-FIRST_STEPS = 3  # in float32
+FIRST_STEPS = 2  # in float32
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(3600)]
 PEOPLE = {"data.world": "people", "data.world_count": 120, "data.size": "88x52"}
 # 60 people are for training: DIAA stores predictions from the first epoch on and weighs with them from the fifth on.
