@@ -442,7 +442,7 @@ def submit(cells: Sequence[Cell], out: pathlib.Path, options: Mapping[str, Any])
     executor.update_parameters(**({"job_name": "attr-jax-grid", "time": 480} | dict(options)))
   except ValueError as error:
     raise InputError(f"--slurm: {' '.join(str(error).split())}") from error
-  jobs = executor.map_array(slurm_cell.Cell, [str(cell.workdir) for cell in missing])
+  jobs = executor.map_array(slurm_cell.Cell(), [str(cell.workdir) for cell in missing])
   print(f"{len(jobs)} of {len(cells)} runs submitted as job {jobs[0].job_id.partition('_')[0]}, logs in {out / 'slurm'}.\n"
         "When they are done, the same command without --slurm writes the records.")
 
