@@ -82,7 +82,7 @@ def fill(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, config: ml_
     return None
   example = _stored(pipeline.whole_sample(source[0], spec))
   rows = -(-len(source) // mesh.size)
-  need, room = rows * sum(value.nbytes for value in example.values()) / 1e9, SHARE * _free_gigabytes(mesh)
+  need, room = rows * sum(value.nbytes for value in example.values()) / 1e9, SHARE * free_gigabytes(mesh)
   wanted = f"{len(source):,} samples as uint8 need {need:.2f} GB on each of {mesh.size} devices"
   if need > room:
     say(f"cache      off: {wanted}, {room:.2f} GB may be used; images come from the host")
@@ -222,7 +222,7 @@ def _insert(part: Batch, piece: Batch, first: jax.Array) -> Batch:
   return jax.tree.map(lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0), part, piece)
 
 
-def _free_gigabytes(mesh: jax.sharding.Mesh) -> float:
+def free_gigabytes(mesh: jax.sharding.Mesh) -> float:
   """Free memory of the fullest device, the same figure on every process; devices of a CPU share what is available."""
   def free(device: jax.Device) -> float:
     stats = device.memory_stats()

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from attr_jax import abstract
 from attr_jax import checkpoint as checkpoint_lib
 from attr_jax import config as config_lib
 from attr_jax import device_cache
@@ -39,6 +40,14 @@ from attr_jax.errors import InputError
 # What may differ beside `seed` and the numbers of `loss`.
 NUMBERS = ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.momentum", "optimizer.clip_norm", "optimizer.ema_decay",
            "schedule.factor")
+
+# GFLOP of a step of one trial, by XLA's count, up to which `choose` packs. On a CPU as measured: what is larger loses, since a
+# convolution with a kernel for each trial is slow there. On accelerators an estimate, about the work of the time that it takes to
+# start a step's kernels; no accelerator was there to measure it. See docs/packed.md.
+MOST_GFLOP = {"cpu": 0.5}
+_MOST_GFLOP_ELSEWHERE = 100.0
+# Of a device's free memory packed trials may need this much by `choose`'s bound.
+_SHARE = 0.5
 
 # Trials with a first axis, and the parameters that all of them share ({} for most), see `_shared`.
 PackState = tuple[state_lib.TrainState, dict[str, Any]]
@@ -76,6 +85,46 @@ def _differing(configs: Sequence[ml_collections.ConfigDict]) -> dict[str, list[A
 
 def _is_number(value: Any) -> bool:
   return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def choose(configs: Sequence[ml_collections.ConfigDict]) -> list[list[int]]:
+  """What `--pack=auto` trains together.
+
+  Trials that `can_pack` takes, where their steps are small (MOST_GFLOP), as many as fit into memory: a trial is taken to need its
+  state twice and all that the operations of its step read and write, which is more than it ever holds. With several processes
+  nothing is packed. Nothing is read or compiled, but this process starts its devices.
+
+  Returns:
+    Numbers of configs that train together, and those that train on their own as lists of one; each once.
+
+  Raises:
+    InputError: as `abstract.train_step`: a data set of which nothing is published.
+  """
+  alike: list[list[int]] = []
+  for number, config in enumerate(configs):
+    group = next((group for group in alike if not can_pack([configs[group[0]], config])), None)
+    if group is None:
+      alike.append([number])
+    else:
+      group.append(number)
+  chosen = []
+  for group in alike:
+    most = _most_trials(configs[group[0]]) if len(group) > 1 and jax.process_count() == 1 else 1
+    parts = -(-len(group) // most)
+    chosen += [part.tolist() for part in np.array_split(group, parts)]
+  return chosen
+
+
+def _most_trials(config: ml_collections.ConfigDict) -> int:
+  """How many trials may train together by their work and their memory; 1: each on its own."""
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  step, (state, batch, key) = abstract.train_step(config, mesh)
+  costs = step.lower(state, batch, key).cost_analysis()
+  if costs["flops"] / 1e9 > MOST_GFLOP.get(jax.default_backend(), _MOST_GFLOP_ELSEWHERE):
+    return 1
+  need = 2 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + costs["bytes accessed"]
+  everywhere = sharding.make_mesh()
+  return max(1, everywhere.size * int(_SHARE * 1e9 * device_cache.free_gigabytes(everywhere) / need))
 
 
 def train_pack(configs: Sequence[ml_collections.ConfigDict], workdirs: Sequence[pathlib.Path], *, quiet: bool = False) -> list[dict[str, Any]]:
