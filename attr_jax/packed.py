@@ -210,7 +210,7 @@ def _train(trials: Sequence[_Trial], quiet: bool) -> None:
 
   configs = [trial.config for trial in trials]
   step = make_packed_step(configs, model, data)
-  train_step, several_steps = (compile_packed_step(program, mesh) for program in (step, steps.make_several_steps(step)))
+  train_step, several_steps = (compile_packed_step(step, mesh, several=several) for several in (False, True))
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), everywhere)
   state, rng = put(stack(states, models.trainable_groups(config.model.name, config.loss)), numbers_of(configs), order, mesh)
   del states
@@ -422,18 +422,16 @@ def _with_numbers(config: ml_collections.ConfigDict, numbers: Mapping[str, jax.A
   return config
 
 
-def compile_packed_step(step: steps.TrainStep, mesh: jax.sharding.Mesh) -> steps.TrainStep:
-  """The step under jit, or several of it (`steps.make_several_steps`): trials split over the mesh, state donated."""
+def compile_packed_step(step: steps.TrainStep, mesh: jax.sharding.Mesh, *, several: bool = False) -> steps.TrainStep:
+  """The step under jit, or with `several` that of `steps.make_several_steps`: trials split over the mesh, state donated."""
+  step = steps.make_several_steps(step) if several else step
   over, whole = sharding.over_batch(mesh).spec, jax.P()
-
-  def several(state: PackState, batch: Any, rng: Any) -> tuple[PackState, dict[str, jax.Array]]:
-    # Of several steps the scalars have the axis of trials behind that of steps.
-    scalars = jax.P(None, *over) if isinstance(batch, tuple) else over
-    # Nothing is shared between devices but constants, so there is nothing for jax to check.
-    split = jax.shard_map(step, mesh=mesh, in_specs=((over, whole), over, over), out_specs=((over, whole), scalars), check_vma=False)
-    return split(state, batch, rng)
-
-  return jax.jit(several, donate_argnums=0)
+  scalars = jax.P(None, *over) if several else over  # behind the axis of steps
+  takes, gives = ((over, whole), over, over), ((over, whole), scalars)
+  # Devices share constants alone, so there is nothing for jax to check.
+  split = jax.shard_map(step, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False)
+  placed = lambda specs: jax.tree.map(lambda spec: jax.NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, jax.P))
+  return jax.jit(split, donate_argnums=0, in_shardings=placed(takes), out_shardings=placed(gives))
 
 
 def _batches(configs: Sequence[ml_collections.ConfigDict], data: train.Data, mesh: jax.sharding.Mesh, start: int,
