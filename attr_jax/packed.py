@@ -11,6 +11,7 @@ Validation, saving and the test at the end go trial by trial, on all devices.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import logging
 import math
 import pathlib
 import time
@@ -295,6 +296,7 @@ def _start(trials: Sequence[_Trial], model: Any, tx: Any, data: train.Data, mesh
     try:
       states = [sharding.to_host(trial.checkpoints.restore(step, abstract)) for trial in trials]
     except InputError as found:
+      logging.warning("%s; the trials go on from the step before it", found)
       error = error or found
       continue
     for trial, steps_there in zip(trials, there):
