@@ -42,10 +42,10 @@ from attr_jax.errors import InputError
 NUMBERS = ("optimizer.learning_rate", "optimizer.weight_decay", "optimizer.momentum", "optimizer.clip_norm", "optimizer.ema_decay",
            "schedule.factor")
 
-# GFLOP of a step of one trial, by XLA's count, up to which `choose` packs. On a CPU as measured: what is larger loses, since a
-# convolution with a kernel for each trial is slow there. On accelerators an estimate, about the work of the time that it takes to
-# start a step's kernels; no accelerator was there to measure it. See docs/packed.md.
-MOST_GFLOP = {"cpu": 0.5}
+# GFLOP of a step of all trials on a device, by XLA's count, up to which `choose` packs. On a CPU (all its cores) as measured: what is
+# larger loses, since a convolution with a kernel for each trial is slow there. On accelerators an estimate, about the work of the
+# time that it takes to start a step's kernels; no accelerator was there to measure it. See docs/packed.md.
+MOST_GFLOP = {"cpu": 2.0}
 _MOST_GFLOP_ELSEWHERE = 100.0
 # Of a device's free memory packed trials may need this much by `choose`'s bound.
 _SHARE = 0.5
@@ -91,8 +91,8 @@ def _is_number(value: Any) -> bool:
 def choose(configs: Sequence[ml_collections.ConfigDict]) -> list[list[int]]:
   """What `--pack=auto` trains together.
 
-  Trials that `can_pack` takes, where their steps are small (MOST_GFLOP), as many as fit into memory: a trial is taken to need its
-  state twice and all that the operations of its step read and write, which is more than it ever holds. With several processes
+  Trials that `can_pack` takes, as many as keep the step of a device small (MOST_GFLOP) and fit into memory: a trial is taken to need
+  its state twice and all that the operations of its step read and write, which is more than it ever holds. With several processes
   nothing is packed. Nothing is read or compiled, but this process starts its devices.
 
   Returns:
@@ -121,14 +121,16 @@ def _most_trials(config: ml_collections.ConfigDict) -> int:
   mesh = sharding.make_mesh(jax.devices()[:1])
   step, (state, batch, key) = abstract.train_step(config, mesh)
   costs = step.lower(state, batch, key).cost_analysis()
-  if costs["flops"] / 1e9 > MOST_GFLOP.get(jax.default_backend(), _MOST_GFLOP_ELSEWHERE):
-    return 1
   need = 2 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) + costs["bytes accessed"]
-  everywhere = sharding.make_mesh()
-  return max(1, everywhere.size * int(_SHARE * 1e9 * device_cache.free_gigabytes(everywhere) / need))
+  everywhere, backend = sharding.make_mesh(), jax.default_backend()
+  devices = 1 if backend == "cpu" else everywhere.size  # those of a CPU share its cores
+  by_work = devices * int(1e9 * MOST_GFLOP.get(backend, _MOST_GFLOP_ELSEWHERE) / costs["flops"])
+  by_memory = everywhere.size * int(1e9 * _SHARE * device_cache.free_gigabytes(everywhere) / need)
+  return max(1, min(by_work, by_memory))
 
 
-def train_pack(configs: Sequence[ml_collections.ConfigDict], workdirs: Sequence[pathlib.Path], *, quiet: bool = False) -> list[dict[str, Any]]:
+def train_pack(configs: Sequence[ml_collections.ConfigDict], workdirs: Sequence[pathlib.Path], *,
+               quiet: bool = False) -> list[dict[str, Any]]:
   """Trains trials together; each folder then holds what `train_and_evaluate` leaves there.
 
   The same call goes on after a cut, all trials from the newest step of which every one has a checkpoint. Finished trials are left
@@ -285,7 +287,8 @@ def _header(trials: Sequence[_Trial], mesh: jax.sharding.Mesh) -> str:
   return "\n".join([*lines, *(f"           {key}: {', '.join(map(str, values))}" for key, values in differing.items())])
 
 
-def _start(trials: Sequence[_Trial], model: Any, tx: Any, data: train.Data, mesh: jax.sharding.Mesh) -> tuple[int, list[state_lib.TrainState]]:
+def _start(trials: Sequence[_Trial], model: Any, tx: Any, data: train.Data,
+           mesh: jax.sharding.Mesh) -> tuple[int, list[state_lib.TrainState]]:
   """(step, a state on the host for each trial): the newest step that all have, else where a run begins."""
   config, shape = trials[0].config, (*trials[0].config.input.size, 3)
   memory = models.initial_memory(config.model.name, len(data.train), len(data.info.label_names))
@@ -462,7 +465,8 @@ def _batches(configs: Sequence[ml_collections.ConfigDict], data: train.Data, mes
   return loader.read_ahead(sharding.put_batch(train._without_extras(batch), over) for batch in stacked), list(read.values())
 
 
-def _stacked(by_seed: Mapping[int, Iterator[Mapping[str, np.ndarray]]], configs: Sequence[ml_collections.ConfigDict]) -> Iterator[dict[str, np.ndarray]]:
+def _stacked(by_seed: Mapping[int, Iterator[Mapping[str, np.ndarray]]],
+             configs: Sequence[ml_collections.ConfigDict]) -> Iterator[dict[str, np.ndarray]]:
   """Endless batches [places, B, ...]."""
   while True:
     batches = {seed: next(batches) for seed, batches in by_seed.items()}

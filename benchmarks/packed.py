@@ -182,8 +182,8 @@ def table(result):
     separate, together = (1e3 * statistics.median(line["trial_step_seconds"][name]) for name in ("separate", "packed"))
     seconds = line["compile_seconds"]
     even = "-" if line["even_after_steps"] is None else f"{line['even_after_steps']:.0f}"
-    lines.append(f"{line['case'][:35]:<36}{line['trials']:>2}{line['gflop_per_step']:>7.2f}{separate:>9.1f}{together:>8.1f}{line['speedup']:>6.2f}x"
-                 f"{seconds['separate']:>6.1f}{seconds['packed']:>6.1f}{even:>9}")
+    lines.append(f"{line['case'][:35]:<36}{line['trials']:>2}{line['gflop_per_step']:>7.2f}{separate:>9.1f}{together:>8.1f}"
+                 f"{line['speedup']:>6.2f}x{seconds['separate']:>6.1f}{seconds['packed']:>6.1f}{even:>9}")
   if result["cases"]:
     lines.append("ms: of a step of one trial; compile s: of one separate program, of the packed one; even at: steps per trial")
   return "\n".join([*lines, f"{result['device']}, load {result['load_average']:.1f} on {result['cores']} cores"])
