@@ -1,6 +1,6 @@
 """Saving and restoring the training state. The only file that imports orbax."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import logging
 import pathlib
 import shutil
@@ -21,14 +21,15 @@ class SaveError(Exception):
 
 
 class Checkpoints:
-  """The checkpoints of one run: the newest and the best one are kept.
+  """The checkpoints of one run: the newest (or several, `newest`) and the best one are kept.
 
   Saving is asynchronous: `save` returns as soon as the state is copied, and an
   error of the writing shows at the next `save` or `wait`.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, newest: int = 1):
     self.folder = pathlib.Path(folder).absolute()
+    self._newest = newest
     self._pending = None
     self._checkpointer = self._open()
 
@@ -36,7 +37,7 @@ class Checkpoints:
     return ocp.training.Checkpointer(
         self.folder,
         preservation_policy=_policies.AnyPreservationPolicy([
-            _policies.LatestN(1),
+            _policies.LatestN(self._newest),
             _policies.BestN(
                 get_metric_fn=lambda metrics: metrics["selected"], n=1, keep_checkpoints_without_metrics=False
             ),
@@ -96,6 +97,15 @@ class Checkpoints:
     if errors:
       raise InputError(f"no checkpoint in {self.folder} can be restored: {next(iter(errors.values()))}")
     return None
+
+  def remove(self, steps: Sequence[int]) -> None:
+    """Deletes whole checkpoints; of a run on one host."""
+    if not steps:
+      return
+    self.close()
+    for step in steps:
+      shutil.rmtree(self.folder / str(step))
+    self._checkpointer = self._open()
 
   def _set_aside(self, errors: Mapping[int, str]) -> None:
     """Renames damaged checkpoints: one of a later step would count as the newest, and the run will come to that step again."""

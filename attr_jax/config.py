@@ -422,6 +422,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     raise InputError("config.schedule.name='plateau' needs config.data.val_split")
 
 
+def is_off(value: float | None) -> bool:
+  """Whether a weight, decay or norm is None or zero, so that the program does without it.
+
+  One that is traced (`attr_jax.packed`: another value in each trial of one program) is not off.
+  """
+  return value is None or isinstance(value, (int, float)) and value == 0
+
+
 def to_json(config: ml_collections.ConfigDict) -> str:
   """The resolved config, as `config.json` of a run."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True)
@@ -434,7 +442,7 @@ def from_json(text: str) -> ml_collections.ConfigDict:
 
 def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
   """Lines "key: old -> new" for what a resumed run must not change."""
-  flat_old, flat_new = _flatten(old.to_dict()), _flatten(from_json(to_json(new)).to_dict())
+  flat_old, flat_new = flatten(old), flatten(from_json(to_json(new)))
   keys = sorted(flat_old.keys() | flat_new.keys())
   return [
       f"{key}: {flat_old.get(key)} -> {flat_new.get(key)}"
@@ -447,6 +455,11 @@ def _get(config: ml_collections.ConfigDict, key: str) -> Any:
   for part in key.split("."):
     config = config[part]
   return config
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Dotted key -> value."""
+  return _flatten(config.to_dict())
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,11 +52,27 @@ def train_iterator(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, c
 
   Returns:
     Endless batches on the devices, split over the mesh: what `sharding.put_batch` makes of the batches of
-    `pipeline.train_dataset`. None where no cache is asked for, or where it cannot be; one line then says why.
+    `pipeline.train_dataset`. None where `fill` gives none.
 
   Raises:
     InputError: The batch does not divide by the number of processes, or a record cannot be read.
   """
+  samples = fill(source, spec, config, mesh, second=second, quiet=quiet)
+  if samples is None:
+    return None
+  return cut_batches(samples, compile_view(spec, mesh), mesh, draw_views(len(source), spec, config, start_step))
+
+
+def draw_views(count: int, spec: pipeline.InputSpec, config: ml_collections.ConfigDict, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+  """Batches of `pipeline.view_dataset` from a step on: this process's part of the places, boxes and mirrorings of `count` samples."""
+  views = pipeline.view_dataset(count, spec, batch_size=config.batch_size, seed=config.seed,
+                                process_index=jax.process_index(), process_count=jax.process_count())
+  return pipeline.train_iterator(views, start_step, num_threads=1)  # drawing is Python work, which threads do not share
+
+
+def fill(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, *,
+         second: Any = None, quiet: bool = False) -> Batch | None:
+  """`upload`, arguments as in `train_iterator`. None where no cache is asked for, or where it cannot be; one line then says why."""
   if config.data.cache != "device":
     return None
   say = functools.partial(_say, quiet or jax.process_index() > 0)
@@ -66,17 +82,13 @@ def train_iterator(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, c
     return None
   example = _stored(pipeline.whole_sample(source[0], spec))
   rows = -(-len(source) // mesh.size)
-  need, room = rows * sum(value.nbytes for value in example.values()) / 1e9, SHARE * _free_gigabytes(mesh)
+  need, room = rows * sum(value.nbytes for value in example.values()) / 1e9, SHARE * free_gigabytes(mesh)
   wanted = f"{len(source):,} samples as uint8 need {need:.2f} GB on each of {mesh.size} devices"
   if need > room:
     say(f"cache      off: {wanted}, {room:.2f} GB may be used; images come from the host")
     return None
   say(f"cache      {wanted}, {room:.2f} GB may be used; views are cut on the device")
-  samples = upload(source, spec, mesh, threads=config.input.threads, quiet=quiet)
-  views = pipeline.view_dataset(len(source), spec, batch_size=config.batch_size, seed=config.seed,
-                                process_index=jax.process_index(), process_count=jax.process_count())
-  # One thread: drawing is Python work, which threads do not share.
-  return cut_batches(samples, compile_view(spec, mesh), mesh, pipeline.train_iterator(views, start_step, num_threads=1))
+  return upload(source, spec, mesh, threads=config.input.threads, quiet=quiet)
 
 
 def upload(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, mesh: jax.sharding.Mesh, *, threads: int = 2,
@@ -210,7 +222,7 @@ def _insert(part: Batch, piece: Batch, first: jax.Array) -> Batch:
   return jax.tree.map(lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new, first, axis=0), part, piece)
 
 
-def _free_gigabytes(mesh: jax.sharding.Mesh) -> float:
+def free_gigabytes(mesh: jax.sharding.Mesh) -> float:
   """Free memory of the fullest device, the same figure on every process; devices of a CPU share what is available."""
   def free(device: jax.Device) -> float:
     stats = device.memory_stats()

@@ -77,7 +77,7 @@ def weighted_focal_loss(
   Returns:
     float32, as logits.
   """
-  if gamma < 0:
+  if isinstance(gamma, (int, float)) and gamma < 0:  # a traced one cannot be looked at
     raise ValueError(f"gamma must not be negative, got {gamma}")
   logits, label = _pair(logits, label)
   miss, false_alarm = jax.nn.softplus(-logits), jax.nn.softplus(logits)  # -log s, -log(1 - s)

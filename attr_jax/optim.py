@@ -4,7 +4,7 @@ The torch rule: weight decay is added to the gradient and so enters the
 momentum; the learning rate multiplies the momentum buffer's output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from attr_jax.config import epochs_to_steps
+from attr_jax.config import is_off
 
 # Their rates follow from the size of a layer's update, weight decay included: LARS (You et al., arXiv:1708.03888) and LAMB
 # (You et al., ICLR 2020).
@@ -49,12 +50,19 @@ def make_schedule(config: ml_collections.ConfigDict, total_steps: int, num_train
   elif schedule.name == "step":
     # Boundaries count from the start of training; join_schedules restarts at the warm-up's end.
     boundaries = {to_steps(epoch) - warmup: schedule.factor for epoch in schedule.at_epochs}
-    main = optax.piecewise_constant_schedule(peak, boundaries)
+    main = lambda count: _times_factors(peak, boundaries, count)
   else:
     main = optax.constant_schedule(peak)
   if not warmup:
     return main
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def _times_factors(rate: float, boundaries: Mapping[int, float], count: jax.Array) -> jax.Array:
+  """`optax.piecewise_constant_schedule`, which looks at the factors' values: here they may be traced."""
+  for boundary, factor in boundaries.items():
+    rate = jnp.where(count >= boundary, factor * jnp.asarray(rate, jnp.float32), rate)
+  return rate
 
 
 def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
@@ -66,23 +74,23 @@ def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
   options = config.optimizer
   mask = _is_kernel if options.weight_decay_on == "kernels" else None
   parts = []
-  if options.clip_norm:
+  if not is_off(options.clip_norm):
     parts.append(optax.clip_by_global_norm(options.clip_norm))
-  if options.weight_decay and options.name not in _DECAY_WITHIN:
+  if not is_off(options.weight_decay) and options.name not in _DECAY_WITHIN:
     parts.append(optax.add_decayed_weights(options.weight_decay, mask))
   parts.append(_update_rule(options, schedule, mask))
   if config.schedule.name == "plateau":
     parts.append(_scale_by_plateau())
   if trainable is not None:
     parts.append(_freeze_others(tuple(trainable)))
-  if options.ema_decay:
+  if not is_off(options.ema_decay):
     parts.append(_average_parameters(options.ema_decay))
   return optax.chain(*parts)
 
 
 def _update_rule(options: ml_collections.ConfigDict, schedule: optax.Schedule, mask: Any) -> optax.GradientTransformation:
   if options.name == "sgd":
-    return optax.sgd(schedule, options.momentum or None, options.nesterov)
+    return optax.sgd(schedule, None if is_off(options.momentum) else options.momentum, options.nesterov)
   if options.name == "adam":
     return optax.adam(schedule)
   if options.name == "lars":

@@ -1,5 +1,6 @@
 """The training state, and how it comes to be."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -58,12 +59,18 @@ def layout(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
 def create_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
                  memory: Any, mesh: jax.sharding.Mesh, seed: int) -> TrainState:
   """A fresh state, computed on the devices where it will live."""
+  return make_init(model, tx, image_shape, memory, mesh)(seed)
+
+
+def make_init(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
+              memory: Any, mesh: jax.sharding.Mesh) -> Callable[[int], TrainState]:
+  """`create_state` as a function of the seed, compiled once for all of them."""
   init = jax.jit(
       lambda rng: _initial_state(model, tx, image_shape, memory, rng),
       out_shardings=layout(_shapes(model, tx, image_shape, memory), mesh) if sharding.has_fsdp(mesh) else sharding.replicated(mesh),
       compiler_options=_QUICK_COMPILE if jax.default_backend() == "cpu" else None,
   )
-  return init(jax.random.key(seed))
+  return lambda seed: init(jax.random.key(seed))
 
 
 def with_variables(state: TrainState, tx: optax.GradientTransformation, params: Any, batch_stats: Any) -> TrainState:

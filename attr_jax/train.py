@@ -1,6 +1,7 @@
 """`train_and_evaluate(config, workdir)`: the loop, and what a run writes around it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
 import datetime
 import functools
 import inspect
@@ -18,6 +19,7 @@ from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from attr_jax import checkpoint as checkpoint_lib
 from attr_jax import config as config_lib
@@ -67,99 +69,178 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   config_lib.check(config)
   workdir = pathlib.Path(workdir)
   if (workdir / "DONE").exists():
-    _say(quiet, f"{workdir} is finished already; its figures are in {workdir / 'evaluation'}")
+    say(quiet, f"{workdir} is finished already; its figures are in {workdir / 'evaluation'}")
     return run_folder.read_report(workdir, f"{config.data.test_split}-{config.evaluate.views}")
   preemption = _Preemption()  # from here on SIGTERM waits for the end of a step
 
   mesh = sharding.make_mesh(fsdp=config.fsdp)
   _check_batches(config, mesh)
-  _prepare_world(config, quiet)
-  data = evaluate.open_data(config)
+  data = open_data(config, quiet)
   data_ready = time.perf_counter()
-  train_source = evaluate.open_source(config, data, config.data.train_split)
-  second_source = evaluate.open_second(config, config.data.train_split)
-  val_source = evaluate.open_source(config, data, config.data.val_split) if config.data.val_split else None
-  val_second = evaluate.open_second(config, config.data.val_split) if config.data.val_split else None
-  total = config_lib.total_steps(config, len(train_source))
+  plan = make_plan(config, data)
   run_folder.write_start(config, data.info, workdir)
 
   model = models.build(config.model, len(data.info.label_names), config.compute_dtype)
-  objective = make_objective(config, data.info)
-  _check_model(config, model, objective)
-  schedule = optim.make_schedule(config, total, len(train_source))
-  trainable = models.trainable_groups(config.model.name, config.loss)
-  tx = optim.make_optimizer(config, schedule, trainable)
+  _check_model(config, model, make_objective(config, data.info))
+  tx, one_step = make_update(config, model, data, mesh)
   checkpoints = checkpoint_lib.Checkpoints(workdir / "checkpoints")
-  method = models.MODELS[config.model.name]
-  memory = models.initial_memory(config.model.name, len(train_source), len(data.info.label_names))
-  state, resumed = _restore_or_create(config, model, tx, memory, checkpoints, mesh)
+  memory = models.initial_memory(config.model.name, len(data.train), len(data.info.label_names))
+  shape = (*config.input.size, 3)
+  state = checkpoints.restore_newest(state_lib.abstract_state(model, tx, shape, memory, mesh))
+  resumed = state is not None
+  if not resumed:
+    state = starting_state(config, state_lib.make_init(model, tx, shape, memory, mesh), tx, mesh)
   start = int(state.step)
 
-  one_step = steps.make_train_step(
-      model, objective, tx, schedule, config, mesh,
-      remember=getattr(method, "remember", None), num_train=len(train_source), trainable=trainable)
   layout = state_lib.layout(state, mesh)
   train_step = steps.compile_train_step(one_step, mesh, layout)
   several_steps = steps.compile_train_step(steps.make_several_steps(one_step), mesh, layout)  # compiled where it is used
   predict = steps.compile_predict_step(steps.make_predict_step(model, config), mesh)
   if jax.process_index() == 0:
     run_folder.write_parameters(workdir, state.params, state.batch_stats)
-  _say(quiet, run_folder.run_header(config, model, state, mesh, data.info, total, start if resumed else None,
-                                    evaluate.one(train_source, evaluate.input_spec(config), config.input.size)))
+  say(quiet, run_folder.run_header(config, model, state, mesh, data.info, plan.total, start if resumed else None,
+                                   evaluate.one(data.train, evaluate.input_spec(config), config.input.size)))
 
   spec = evaluate.input_spec(config, data.info)
-  cached = device_cache.train_iterator(train_source, spec, config, mesh, start, second=second_source, quiet=quiet)
+  cached = device_cache.train_iterator(data.train, spec, config, mesh, start, second=data.second, quiet=quiet)
   batches = cached or pipeline.train_iterator(
       pipeline.train_dataset(
-          train_source, spec, batch_size=config.batch_size, seed=config.seed,
-          process_index=jax.process_index(), process_count=jax.process_count(), second=second_source,
+          data.train, spec, batch_size=config.batch_size, seed=config.seed,
+          process_index=jax.process_index(), process_count=jax.process_count(), second=data.second,
       ),
       start, config.input.threads,
   )
-  progress = writers.Progress(total, start, quiet or jax.process_index() > 0)
-  writer = _make_writer(config, workdir, start if resumed else 0)
-  log = _StepLog(writer, progress, config, len(train_source), total)
-  to_steps = lambda epochs: config_lib.epochs_to_steps(epochs, len(train_source), config.batch_size)
-  eval_every = to_steps(config.evaluate.every_epochs)
-  save_every = config.checkpoint.every_steps or to_steps(config.checkpoint.every_epochs)
+  progress = writers.Progress(plan.total, start, quiet or jax.process_index() > 0)
+  writer = make_writer(config, workdir, start if resumed else 0)
+  log = LateScalars([StepLog(writer, progress, config, len(data.train), plan.total).note])
   rows, rng = sharding.over_batch(mesh), jax.random.key(config.seed)
   # The cache's batches are there already.
   on_device = cached or loader.read_ahead(sharding.put_batch(_without_extras(batch), rows) for batch in batches)
 
-  has_work = lambda step: bool(val_source) and _due(step, eval_every, total) or _due(step, save_every, total)
+  def after(step: int, count: int, state: state_lib.TrainState, scalars: dict[str, jax.Array]) -> state_lib.TrainState:
+    if step - count == start:
+      writer.write_scalars(start + 1, {"seconds_to_first_step": time.perf_counter() - data_ready})
+    log.add(step, scalars, count)  # reads the scalars of the steps before
+    progress.step(count)
+    stop, selected = preemption.reached(step), None
+    if not stop and plan.evaluates(step):
+      log.finish()
+      selected, state = _validate(config, state, predict, data, mesh, writer, progress, step)
+    if stop or selected is not None or plan.saves(step):
+      log.finish()  # a state after a NaN must not be saved
+      writer.flush()
+      checkpoints.save(step, state, selected)
+    if stop:
+      checkpoints.wait()
+      raise preempted(step)
+    return state
 
   try:
-    # The order in the loop is fixed: step, evaluate, save, then the next batch.
-    step = start
-    while step < total:
-      count = _steps_at_once(step, config.steps_per_dispatch, total, has_work)
-      if count == 1:
-        state, scalars = train_step(state, next(on_device), rng)
-      else:
-        state, scalars = several_steps(state, tuple(itertools.islice(on_device, count)), rng)
-      if step == start:
-        writer.write_scalars(step + 1, {"seconds_to_first_step": time.perf_counter() - data_ready})
-      step += count
-      log.add(step, scalars, count)  # reads the scalars of the steps before
-      progress.step(count)
-      stop, selected = preemption.reached(step), None
-      if val_source and not stop and _due(step, eval_every, total):
-        log.finish()
-        selected, state = _validate(config, state, predict, val_source, val_second, data.info, mesh, writer,
-                                    progress, step, len(train_source))
-      if stop or selected is not None or _due(step, save_every, total):
-        log.finish()  # a state after a NaN must not be saved
-        writer.flush()
-        checkpoints.save(step, state, selected)
-      if stop:
-        checkpoints.wait()
-        raise Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
+    run_steps(plan, start, state, on_device, rng, train_step, several_steps, after)
     checkpoints.wait()
     compiled = train_step._cache_size() + several_steps._cache_size()
-    writer.write_scalars(total, {"compiled_train_steps": compiled})
+    writer.write_scalars(plan.total, {"compiled_train_steps": compiled})
   finally:
-    _close(on_device, batches, progress, writer, checkpoints, preemption)
-  return _finish(config, data.info, workdir, total, quiet)
+    close(on_device, batches, progress, writer, checkpoints, preemption)
+  return finish(config, data.info, workdir, plan.total, quiet)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """What a run reads.
+
+  Attributes:
+    info: of the data set.
+    train, second: records of the training split, and of that of `config.data.second` or None.
+    val, val_second: the same of the validation split; None without one.
+  """
+
+  info: info_lib.DatasetInfo
+  train: Any
+  second: Any
+  val: Any
+  val_second: Any
+
+
+def open_data(config: ml_collections.ConfigDict, quiet: bool) -> Data:
+  """Opens the prepared data of a run, after drawing the synthetic world that the config may name."""
+  _prepare_world(config, quiet)
+  dataset = evaluate.open_data(config)
+  train_split, val_split = config.data.train_split, config.data.val_split
+  return Data(
+      dataset.info,
+      evaluate.open_source(config, dataset, train_split),
+      evaluate.open_second(config, train_split),
+      evaluate.open_source(config, dataset, val_split) if val_split else None,
+      evaluate.open_second(config, val_split) if val_split else None,
+  )
+
+
+def make_update(config: ml_collections.ConfigDict, model: Any, data: Data,
+                mesh: jax.sharding.Mesh | None) -> tuple[optax.GradientTransformation, steps.TrainStep]:
+  """The optimiser of a run and its step; numbers of the config may be traced (`attr_jax.packed`)."""
+  num_train = len(data.train)
+  schedule = optim.make_schedule(config, config_lib.total_steps(config, num_train), num_train)
+  trainable = models.trainable_groups(config.model.name, config.loss)
+  tx = optim.make_optimizer(config, schedule, trainable)
+  step = steps.make_train_step(
+      model, make_objective(config, data.info), tx, schedule, config, mesh,
+      remember=getattr(models.MODELS[config.model.name], "remember", None), num_train=num_train, trainable=trainable)
+  return tx, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """When a run does what, in steps.
+
+  Attributes:
+    total: steps of the run.
+    evaluate_every: None without a validation split.
+    save_every: beside the saving after each validation.
+    dispatch: steps that may be one program.
+  """
+
+  total: int
+  evaluate_every: int | None
+  save_every: int
+  dispatch: int
+
+  def evaluates(self, step: int) -> bool:
+    return self.evaluate_every is not None and _due(step, self.evaluate_every, self.total)
+
+  def saves(self, step: int) -> bool:
+    return _due(step, self.save_every, self.total)
+
+
+def make_plan(config: ml_collections.ConfigDict, data: Data) -> Plan:
+  """What the config says in epochs, in steps."""
+  to_steps = lambda epochs: config_lib.epochs_to_steps(epochs, len(data.train), config.batch_size)
+  return Plan(
+      config_lib.total_steps(config, len(data.train)),
+      to_steps(config.evaluate.every_epochs) if data.val else None,
+      config.checkpoint.every_steps or to_steps(config.checkpoint.every_epochs),
+      config.steps_per_dispatch,
+  )
+
+
+def run_steps(plan: Plan, start: int, state: Any, batches: Iterator[Any], rng: Any, train_step: Callable[..., Any],
+              several_steps: Callable[..., Any], after: Callable[[int, int, Any, Any], Any]) -> Any:
+  """The loop. Its order is fixed: step, `after(step, count, state, scalars) -> state`, then the next batch."""
+  has_work = lambda step: plan.evaluates(step) or plan.saves(step)
+  step = start
+  while step < plan.total:
+    count = _steps_at_once(step, plan.dispatch, plan.total, has_work)
+    if count == 1:
+      state, scalars = train_step(state, next(batches), rng)
+    else:
+      state, scalars = several_steps(state, tuple(itertools.islice(batches, count)), rng)
+    step += count
+    state = after(step, count, state, scalars)
+  return state
+
+
+def preempted(step: int) -> Preempted:
+  return Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
 
 
 def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo) -> Any:
@@ -225,19 +306,19 @@ class _Preemption:
       signal.signal(signal.SIGTERM, self._old)
 
 
-class _StepLog:
-  """Reads scalars one step late, so that the device never waits for the log."""
+class LateScalars:
+  """Reads scalars one step late, so that the device never waits for the log.
 
-  def __init__(self, writer: Any, progress: writers.Progress, config: ml_collections.ConfigDict, num_train: int, total: int):
-    self._writer, self._progress, self._config = writer, progress, config
-    self._epoch = lambda step: step * config.batch_size / num_train
-    self._total = total
+  Args:
+    notes: for each trial of the program what takes (step, values); a run is one trial.
+  """
+
+  def __init__(self, notes: Sequence[Callable[[int, dict[str, float]], None]]):
+    self._notes = notes
     self._pending = None
-    self._window: list[dict[str, float]] = []
-    self._clock = time.perf_counter()
 
   def add(self, step: int, scalars: dict[str, jax.Array], count: int = 1) -> None:
-    """Of the `count` steps that end with `step`; with several each scalar has an axis of them."""
+    """Of the `count` steps that end with `step`: [], with several steps [count], and then with several trials an axis of these."""
     previous, self._pending = self._pending, (step, scalars, count)
     if previous:
       self._read(*previous)
@@ -249,11 +330,24 @@ class _StepLog:
       self._read(*previous)
 
   def _read(self, step: int, scalars: dict[str, jax.Array], count: int) -> None:
-    found = {key: np.reshape(value, count).tolist() for key, value in jax.device_get(scalars).items()}
+    found = {key: np.reshape(value, (count, -1)).tolist() for key, value in jax.device_get(scalars).items()}
     for place in range(count):
-      self._note(step - count + 1 + place, {key: values[place] for key, values in found.items()})
+      for trial, note in enumerate(self._notes):
+        note(step - count + 1 + place, {key: values[place][trial] for key, values in found.items()})
 
-  def _note(self, step: int, values: dict[str, float]) -> None:
+
+class StepLog:
+  """Means of a run's scalars over the steps since the last line; refuses what is not finite."""
+
+  def __init__(self, writer: Any, progress: writers.Progress, config: ml_collections.ConfigDict, num_train: int, total: int):
+    self._writer, self._progress, self._config = writer, progress, config
+    self._epoch = lambda step: step * config.batch_size / num_train
+    self._total = total
+    self._window: list[dict[str, float]] = []
+    self._clock = time.perf_counter()
+
+  def note(self, step: int, values: dict[str, float]) -> None:
+    """Raises NonFiniteError where one of the values is NaN or Inf."""
     wrong = [f"{key}={value}" for key, value in values.items() if not math.isfinite(value)]
     if wrong:
       everything = ", ".join(f"{key}={value:g}" for key, value in values.items())
@@ -275,22 +369,21 @@ class _StepLog:
     self._window, self._clock = [], now
 
 
-def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, source: Any, second: Any,
-              info: info_lib.DatasetInfo, mesh: jax.sharding.Mesh, writer: Any, progress: writers.Progress,
-              step: int, num_train: int) -> tuple[float | None, state_lib.TrainState]:
+def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, data: Data, mesh: jax.sharding.Mesh,
+              writer: Any, progress: writers.Progress, step: int) -> tuple[float | None, state_lib.TrainState]:
   """(value that ranks the checkpoint, state after the plateau rule has seen it)."""
   params = sharding.gather_split(optim.evaluation_params(state.params, state.opt_state), mesh)
   table = evaluate.predict_split(
-      predict, params, state.batch_stats, source, config, mesh,
+      predict, params, state.batch_stats, data.val, config, mesh,
       views=config.evaluate.views, max_samples=config.evaluate.max_samples,
-      second=second,
+      second=data.val_second,
   )
-  chosen = evaluate.choose(config, info, table, table)
-  overall = evaluate.measure(table, info.label_names, chosen=chosen)["metrics"]
+  chosen = evaluate.choose(config, data.info, table, table)
+  overall = evaluate.measure(table, data.info.label_names, chosen=chosen)["metrics"]
   if config.evaluate.select not in overall:
     raise InputError(f"config.evaluate.select={config.evaluate.select!r} is no metric; there are: {', '.join(overall)}")
   selected = overall[config.evaluate.select]
-  writer.write_scalars(step, {"epoch": step * config.batch_size / num_train,
+  writer.write_scalars(step, {"epoch": step * config.batch_size / len(data.train),
                               **{f"val/{key}": value for key, value in overall.items()}})
   shown = "  ".join(f"{key} {100 * overall[key]:5.1f}" for key in _shown(config) if key in overall)
   progress.write(f"step {step:>6}  val {shown}")
@@ -309,27 +402,23 @@ def _shown(config: ml_collections.ConfigDict) -> tuple[str, ...]:
   return usual if config.evaluate.select in usual else (config.evaluate.select, *usual)
 
 
-def _restore_or_create(config: ml_collections.ConfigDict, model: Any, tx: Any, memory: Any, checkpoints: checkpoint_lib.Checkpoints,
-                       mesh: jax.sharding.Mesh) -> tuple[state_lib.TrainState, bool]:
-  """(state, resumed): the run's own newest checkpoint, else `config.weights`, else fresh."""
-  shape = (*config.input.size, 3)
-  state = checkpoints.restore_newest(state_lib.abstract_state(model, tx, shape, memory, mesh))
-  if state is not None:
-    return state, True
-  state = state_lib.create_state(model, tx, shape, memory, mesh, config.seed)
+def starting_state(config: ml_collections.ConfigDict, init: Callable[[int], state_lib.TrainState], tx: Any,
+                   mesh: jax.sharding.Mesh) -> state_lib.TrainState:
+  """Where a run begins: fresh, or with what `config.weights` names; `init` is of `state.make_init`."""
+  state = init(config.seed)
   pretrained = getattr(models.MODELS[config.model.name], "pretrained", None)
   part = pretrained(config.model, config.loss) if pretrained and not config.weights else ""
   if part and jax.process_index() == 0:
     print(f"warning: {part!r} is not trained here and config.weights is empty: it stays as it is drawn, at random", file=sys.stderr)
   if pathlib.Path(config.weights or "-").is_dir():
-    return _start_from_run(config, state, tx, mesh), False
+    return _start_from_run(config, state, tx, mesh)
   if config.weights:
     params, batch_stats, report = weights.load_trunk(
         pathlib.Path(config.weights), sharding.to_host(sharding.gather_split(state.params, mesh)), sharding.to_host(state.batch_stats)
     )
-    _say(jax.process_index() > 0, weights.summary(report))
+    say(jax.process_index() > 0, weights.summary(report))
     state = state_lib.with_variables(state, tx, params, batch_stats)
-  return state, False
+  return state
 
 
 def _start_from_run(config: ml_collections.ConfigDict, state: state_lib.TrainState, tx: Any,
@@ -341,12 +430,12 @@ def _start_from_run(config: ml_collections.ConfigDict, state: state_lib.TrainSta
   shared = {path for path in old.keys() & new.keys() if old[path].shape == new[path].shape}
   if not shared:
     raise InputError(f"config.weights={config.weights}: that run has no parameter in common with this model")
-  _say(False, f"weights    {len(shared)} of {len(new)} arrays from {config.weights}, the others start fresh")
+  say(False, f"weights    {len(shared)} of {len(new)} arrays from {config.weights}, the others start fresh")
   both = traverse_util.unflatten_dict({path: old[path] if path in shared else value for path, value in new.items()})
   return state_lib.with_variables(state, tx, both["params"], both["batch_stats"])
 
 
-def _close(*resources: Any) -> None:
+def close(*resources: Any) -> None:
   """Closes all of them; an error of closing must not hide the one that stopped the run."""
   stopped, errors = sys.exception(), []
   for resource in resources:
@@ -393,7 +482,7 @@ def _prepare_world(config: ml_collections.ConfigDict, quiet: bool) -> None:
     multihost_utils.sync_global_devices("synthetic world")
 
 
-def _make_writer(config: ml_collections.ConfigDict, workdir: pathlib.Path, resume_step: int) -> writers.MultiWriter:
+def make_writer(config: ml_collections.ConfigDict, workdir: pathlib.Path, resume_step: int) -> writers.MultiWriter:
   if jax.process_index() > 0:
     return writers.MultiWriter([])
   every = [writers.JsonlWriter(workdir / "metrics.jsonl", resume_step)]
@@ -407,7 +496,7 @@ def _without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {key: value for key, value in batch.items() if key != "valid"}
 
 
-def _finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path, total: int, quiet: bool) -> dict[str, Any]:
+def finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path, total: int, quiet: bool) -> dict[str, Any]:
   """Tests the best and the last checkpoint, draws the pictures, writes the card and DONE."""
   first = jax.process_index() == 0
   report: dict[str, Any] = {}
@@ -422,14 +511,14 @@ def _finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workd
     (workdir / "model_card.md").write_text(run_folder.model_card(config, info, report))
     (workdir / "DONE").write_text(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") + "\n")
   if report:
-    _say(quiet, run_folder.metrics_table(report))
+    say(quiet, run_folder.metrics_table(report))
     key = config.evaluate.select
-    _say(quiet, f"best checkpoint (step {report['step']}) on {config.data.test_split}: "
+    say(quiet, f"best checkpoint (step {report['step']}) on {config.data.test_split}: "
                 f"{key} {100 * report['metrics'][key]:.1f}, last (step {last['step']}): {100 * last['metrics'][key]:.1f}")
-  _say(quiet, f"pictures in {workdir / 'pictures'}, figures in {workdir / 'evaluation'}")
+  say(quiet, f"pictures in {workdir / 'pictures'}, figures in {workdir / 'evaluation'}")
   return report
 
 
-def _say(quiet: bool, text: str) -> None:
+def say(quiet: bool, text: str) -> None:
   if not quiet and jax.process_index() == 0:
     print(text, flush=True)

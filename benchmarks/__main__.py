@@ -27,6 +27,7 @@ RUNS = {
     "growth": ("growth.py", ["--turns=2"], None),
     "saving": ("saving.py", [], ["--depth=101", "--size=224", "--batch=128", "--dtype=bfloat16"]),
     "compilation": ("compilation.py", ["--rounds=1"], None),
+    "packed": ("packed.py", ["--trials=4", "--repeats=2", "--seconds=0.3"], ["--gpu"]),
     "step-trace": ("step_trace.py", [], ["--batch=128", "--dtype=bfloat16", "--steps=20"]),
 }
 

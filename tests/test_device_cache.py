@@ -190,7 +190,7 @@ def test_only_places_are_gathered_from_all_devices(source):
 ])
 def test_what_does_not_fit_comes_from_the_host(source, change, words, capsys, monkeypatch):
   if "free" in change:
-    monkeypatch.setattr(device_cache, "_free_gigabytes", lambda mesh: change["free"])
+    monkeypatch.setattr(device_cache, "free_gigabytes", lambda mesh: change["free"])
   changed = [{**raw, **change.get("more", {})} for raw in source]
   options = {"second": change["second"]} if "second" in change else {}
   assert cached(changed, change.get("spec", SPECS["none"]), 2, quiet=False, **options) is None
@@ -216,10 +216,10 @@ def test_free_memory_is_that_of_the_fullest_device(monkeypatch):
   class Mesh:
     local_devices = [Device(9e9), Device(5e9), Device(7e9)]
 
-  assert device_cache._free_gigabytes(Mesh) == pytest.approx(4)
+  assert device_cache.free_gigabytes(Mesh) == pytest.approx(4)
   Mesh.local_devices = [Device(0), Device(0)]
   monkeypatch.setattr(device_cache.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 6e9}))
-  assert device_cache._free_gigabytes(Mesh) == pytest.approx(3)
+  assert device_cache.free_gigabytes(Mesh) == pytest.approx(3)
 
 
 def test_other_caches_are_refused():

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from attr_jax import losses
+from attr_jax.config import is_off
 from attr_jax.errors import InputError
 from attr_jax.nn.attention import Bottlenecks
 from attr_jax.nn.attention import ConvNormRelu
@@ -264,7 +265,7 @@ def objective(
       for name in ("logits_main", "logits_side")
   )
   mask = jnp.zeros((), jnp.float32)
-  if mask_weight and "mask_logits" in out:
+  if not is_off(mask_weight) and "mask_logits" in out:
     if "person_mask" not in batch:
       raise InputError("Da-HAR's mask loss needs person masks and the data has none; train with loss.mask_weight=0")
     mask = mask_cross_entropy(out["mask_logits"], batch["person_mask"])

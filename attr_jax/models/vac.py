@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from attr_jax import losses
+from attr_jax.config import is_off
 from attr_jax.errors import InputError
 from attr_jax.nn.resnet import ResNet
 
@@ -340,5 +341,5 @@ def objective(
   value = jax.vmap(classification)(out.get("logits_views", logits[None])).mean()
   terms = consistency(out, NORMS[norm])
   weights = {"flip": flip_weight, "scale": scale_weight, "rotate": rotate_weight, "translate": translate_weight}
-  total = value + sum(weights[name] * term for name, term in terms.items() if weights[name])
+  total = value + sum(weights[name] * term for name, term in terms.items() if not is_off(weights[name]))
   return total, {"classification": value, **terms}
