@@ -34,6 +34,7 @@ from attr_jax.errors import InputError
 import results
 
 _LOOK_SECONDS = 1.0  # between two looks at running processes
+_PACK = (sys.executable, str(pathlib.Path(__file__).with_name("pack.py")))
 _MOST_TIMEOUTS = 100  # how often a SLURM job is submitted again when its time is over
 
 
@@ -199,7 +200,7 @@ def run(cells: Sequence[Cell], records: pathlib.Path | None = None, *, jobs: int
   missing = [cell for cell in cells if not _is_recorded(cell, records)]
   for cell in missing:
     prepare(cell)
-  groups = _groups(missing) if pack else [[cell] for cell in missing]
+  groups = _groups(missing) if pack and missing else [[cell] for cell in missing]
   grid, running = _Grid(len(cells), len(cells) - len(missing), quiet), []
   with grid, _Stop() as stop:
     while (groups or running) and not stop.asked:
@@ -275,7 +276,7 @@ class _Grid:
 
   def show(self, running: Sequence["_Running"]) -> None:
     """Draws the bar anew where it has changed: in a file each drawing is a line."""
-    names = ", ".join(one.cells[0].name + (f" and {len(one.cells) - 1} more" if len(one.cells) > 1 else "") for one in running)
+    names = ", ".join(one.cells[0].name + (f" +{len(one.cells) - 1}" if len(one.cells) > 1 else "") for one in running)
     ended = self.done + len(self.failed)
     shown = round(ended + sum(one.share() for one in running), 1), names[:24] + (f"; {len(self.failed)} failed" if self.failed else "")
     if shown != self._shown:
@@ -345,7 +346,7 @@ def _commands(cells: Sequence[Cell]) -> Iterator[tuple[Sequence[Cell], list[str]
   if len(untrained) == 1:
     yield untrained, [*attr_jax, *untrained[0].arguments]
   elif untrained:
-    yield untrained, [sys.executable, str(pathlib.Path(__file__).with_name("pack.py")), *(str(cell.workdir) for cell in untrained)]
+    yield untrained, [*_PACK, *(str(cell.workdir) for cell in untrained)]
   for cell in cells:
     if not (cell.workdir / "DONE").is_file():
       continue
@@ -411,10 +412,15 @@ def _is_recorded(cell: Cell, records: pathlib.Path | None) -> bool:
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-  """What trains together: `attr_jax.packed.choose`."""
-  from attr_jax import packed
+  """What trains together, as `attr_jax.packed.choose` says: in a process of its own, for it starts devices, which the runs then need.
 
-  return [[cells[i] for i in group] for group in packed.choose([cell.load() for cell in cells])]
+  Raises:
+    InputError: as there.
+  """
+  answer = subprocess.run([*_PACK, "--choose", *(str(cell.workdir) for cell in cells)], capture_output=True, text=True)
+  if answer.returncode:
+    raise InputError(answer.stderr.strip().rpartition("\n")[2].removeprefix("pack: "))
+  return [[cells[i] for i in group] for group in json.loads(answer.stdout)]
 
 
 def submit(cells: Sequence[Cell], out: pathlib.Path, options: Mapping[str, Any]) -> None:

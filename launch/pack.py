@@ -1,5 +1,9 @@
-"""Trains the runs of several folders, which a grid has prepared, together: `python launch/pack.py FOLDER FOLDER ...`."""
+"""Trains the runs of several folders, which a grid has prepared, as one program; `--choose` only prints which of them should.
 
+  python launch/pack.py FOLDER FOLDER ...
+"""
+
+import json
 import pathlib
 import sys
 
@@ -8,17 +12,22 @@ from attr_jax.errors import InputError
 import grid
 
 
-def main() -> None:
-  cells = [grid.read_cell(pathlib.Path(folder)) for folder in sys.argv[1:]]
+def main(arguments: list[str]) -> None:
+  folders = [argument for argument in arguments if argument != "--choose"]
+  cells = [grid.read_cell(pathlib.Path(folder)) for folder in folders]
   cli._start_jax()
   from attr_jax import packed
 
-  packed.train_pack([cell.load() for cell in cells], [cell.workdir for cell in cells])
+  configs = [cell.load() for cell in cells]
+  if "--choose" in arguments:
+    print(json.dumps(packed.choose(configs)))
+  else:
+    packed.train_pack(configs, [cell.workdir for cell in cells])
 
 
 if __name__ == "__main__":
   try:
-    main()
+    main(sys.argv[1:])
   except InputError as error:
     print(f"pack: {error}", file=sys.stderr)
     sys.exit(2)

@@ -222,6 +222,22 @@ def test_a_grid_that_is_cut_gives_the_same_tables(world_dir, tmp_path, number):
 
 
 @pytest.mark.slow
+def test_packed_runs_are_those_of_a_grid_without(world_dir, tmp_path):
+  """Two seeds as one program, as `--pack=auto` trains them, and one after the other."""
+  environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": ""}
+  for name, how in (("packed", ("--pack=auto",)), ("alone", ())):
+    done = subprocess.run([*call(tmp_path / name, world_dir), "--config.total_steps=3", "--rows=r50_f", "--seeds=2",
+                           "--config.log_every_steps=1", "--config.optimizer.learning_rate=1e-4", *how],
+                          env=environment, check=True, capture_output=True, text=True)
+    assert "2 of 2 runs finished, 0 failed" in done.stdout
+  packed, alone = ({record.key: record for record in results.read(tmp_path / name / "records.jsonl")} for name in ("packed", "alone"))
+  assert packed.keys() == alone.keys() and "pack " in (tmp_path / "packed" / "r50_f" / "seed0.log").read_text()
+  for key, record in alone.items():
+    np.testing.assert_allclose(packed[key].curves["loss"], record.curves["loss"], rtol=1e-4)
+    assert packed[key].views["full"]["native"]["mAP"] == pytest.approx(record.views["full"]["native"]["mAP"], abs=2e-3)
+
+
+@pytest.mark.slow
 def test_a_row_that_crashes_stops_nothing_else(world_dir, tmp_path):
   """A real one: it cannot write its metrics."""
   environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "XLA_FLAGS": ""}
