@@ -197,3 +197,26 @@ def test_attributes_are_in_the_pixels(part, with_it, without):
   assert where.sum() > 100 and not (pixels[1].part() == getattr(people_sheet, part)).any()
   changed = (pixels[0].rgb != pixels[1].rgb).any(-1)
   assert changed[where].mean() > 0.5
+
+
+def _mean_overlap(folder: pathlib.Path) -> float:
+  """Of each box, the share that the most overlapping other box covers; mean over boxes."""
+  shares = []
+  for image in _images(folder):
+    boxes = [target["bbox"] for target in image["targets"]]
+    for i, (x, y, w, h) in enumerate(boxes):
+      covered = [max(0, min(x + w, a + c) - max(x, a)) * max(0, min(y + h, b + d) - max(y, b)) / (w * h)
+                 for j, (a, b, c, d) in enumerate(boxes) if j != i]
+      shares.append(max(covered, default=0.0))
+  return float(np.mean(shares))
+
+
+def test_crowds(world, tmp_path):
+  """Nobody beside the target, people as usual, or four to six who stand close; all with as many boxes as asked for."""
+  for crowd in ("alone", "crowded"):
+    counts = people.synthesize(tmp_path / crowd, count=60, seed=3, crowd=crowd, workers=1, progress=False)
+    assert counts["boxes"] == len(_targets(tmp_path / crowd)) == 60
+  assert {len(image["targets"]) for image in _images(tmp_path / "alone")} == {1}
+  sizes = [len(image["targets"]) for image in _images(tmp_path / "crowded")]
+  assert sum(size >= 4 for size in sizes) >= len(sizes) - 3  # the last scene of a split has the rest
+  assert _mean_overlap(tmp_path / "alone") == 0 < _mean_overlap(world) < 0.8 * _mean_overlap(tmp_path / "crowded")
