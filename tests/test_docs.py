@@ -35,6 +35,23 @@ def test_there_are_commands():
   assert len(commands()) >= 8
 
 
+def grids():
+  """Every `python launch/grid.py ...` that names a table."""
+  pages = [*PAGES, REPOSITORY / "launch" / "README.md", REPOSITORY / "launch" / "slurm" / "README.md"]
+  lines = [line for page in pages for line in page.read_text().splitlines()]
+  return sorted({match[1].strip() for line in lines if (match := re.search(r"python launch/grid\.py (--table=[^`#]*)", line))})
+
+
+@pytest.mark.parametrize("command", grids())
+def test_grids_can_be_run(command, monkeypatch, tmp_path, capsys):
+  monkeypatch.syspath_prepend(REPOSITORY / "launch")
+  import grid
+
+  argv = [part for part in shlex.split(command) if not part.startswith("--slurm")]
+  grid.main([*argv, f"--out={tmp_path}", "--print"])
+  assert capsys.readouterr().out.count("attr-jax train") >= 3
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_files_exist(page):
   text = page.read_text()
