@@ -3,9 +3,10 @@
   python launch/evidence.py --claim=vac                 # trains what is missing; the same command goes on where it was cut
   python launch/evidence.py --update=docs/evidence.md   # the tables of that page from docs/results/evidence/*.jsonl; trains nothing
 
-Every arm of a claim has the same budget and the same tuning: three learning rates with seed 0, of which the one with the highest
-validation figure is taken, then more seeds at that rate: three in all, five where a comparison is not decided. A comparison is the
-difference of two means with its 95 % interval (Welch); the paper's statement holds where the whole interval is on its side.
+Every arm of a claim has the same budget and the same tuning: three learning rates with seed 0, and further ones outwards as long as the
+best is at an end; the one with the highest validation figure is taken, with more seeds: three in all, five where a comparison is not
+decided. A comparison is the difference of two means with its 95 % interval (Welch); the paper's statement holds where the whole interval
+is on its side.
 """
 
 import argparse
@@ -29,8 +30,9 @@ import grid
 import results
 
 RECORDS = pathlib.Path("docs/results/evidence")
-RATES = (0.5, 1.0, 2.0)  # times the config's own
+RATES, MOST_RATE = (0.5, 1.0, 2.0), 8.0  # times the config's own; no more than so many times, and no less than a part as small
 FIRST_SEEDS, MOST_SEEDS = 3, 5
+_VARIANT = "rate x "  # and the factor, in the records
 _VERDICTS = ("holds", "does not hold: the opposite", "not decided")
 # Attributes that say something about the whole face; the others belong to a part of it.
 _GLOBAL = ("Attractive", "Blurry", "Chubby", "Heavy_Makeup", "Male", "Oval_Face", "Pale_Skin", "Young")
@@ -83,7 +85,6 @@ class Claim:
     comparisons: what the paper says; none where runs are only reported.
     before: commands of attr-jax that the arms need, with what each leaves behind.
     stored: figures of a run's folder that its record cannot tell.
-    rates: learning rates tried, times the config's own.
     means: name -> two arms whose probabilities are averaged, seed by seed.
   """
 
@@ -94,7 +95,6 @@ class Claim:
   comparisons: tuple[Comparison, ...] = ()
   before: tuple[tuple[str, str], ...] = ()
   stored: Callable[[pathlib.Path], Mapping[str, float]] | None = None
-  rates: tuple[float, ...] = RATES
   means: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
 
@@ -294,20 +294,39 @@ def run(name: str, out: pathlib.Path, jobs: int = 1) -> int:
 
 
 def missing(name: str, records: Sequence[results.Record], out: pathlib.Path) -> list[grid.Cell]:
-  """The runs of the next round: first all learning rates with one seed, then more seeds, then those of undecided comparisons."""
+  """The runs of the next round: first learning rates with one seed, then more seeds, then those of undecided comparisons."""
   claim = CLAIMS[name]
   there = {(record.row, record.variant, record.seed) for record in records}
-  rounds = [[(arm, rate, 0) for arm in claim.arms if not claim.arms[arm].tuned_as for rate in claim.rates]]
-  tuned = all((arm, _variant(rate), seed) in there for arm, rate, seed in rounds[0])
-  if tuned:
+  new = lambda cells: [cell for cell in cells if (cell[0], _variant(cell[1]), cell[2]) not in there]
+  wanted = new((arm, rate, 0) for arm in claim.arms if not claim.arms[arm].tuned_as for rate in _rates(claim, records, arm))
+  if not wanted:
     rates = {arm: chosen_rate(claim, records, arm) for arm in claim.arms}
-    rounds.append([(arm, rates[arm], seed) for seed in range(FIRST_SEEDS) for arm in claim.arms])
-    if all((arm, _variant(rate), seed) in there for arm, rate, seed in rounds[1]):
-      more = {arm for one in claim.comparisons if judge(claim, records, one).verdict == _VERDICTS[2] for arm in _arms(claim, one)}
-      rounds.append([(arm, rates[arm], seed) for seed in range(FIRST_SEEDS, MOST_SEEDS) for arm in claim.arms if arm in more])
-  wanted = next(([key for key in one if (key[0], _variant(key[1]), key[2]) not in there] for one in rounds
-                 if any((arm, _variant(rate), seed) not in there for arm, rate, seed in one)), [])
-  return [_cell(claim, name, *key, out) for key in wanted]
+    wanted = new((arm, rates[arm], seed) for seed in range(FIRST_SEEDS) for arm in claim.arms)
+  if not wanted:
+    judged = [(one, judge(claim, records, one)) for one in claim.comparisons]
+    more = {arm for one, found in judged if found and found.verdict == _VERDICTS[2] for arm in _arms(claim, one)}
+    wanted = new((arm, rates[arm], seed) for seed in range(FIRST_SEEDS, MOST_SEEDS) for arm in claim.arms if arm in more)
+  return [_cell(claim, name, *cell, out) for cell in wanted]
+
+
+def _rates(claim: Claim, records: Sequence[results.Record], arm: str) -> list[float]:
+  """The learning rates to try: RATES, and the next one where the best of those tried is at an end."""
+  tried = sorted(_tried(claim, records, arm))
+  if not set(RATES) <= set(tried):
+    return list(RATES)
+  best = chosen_rate(claim, records, arm)
+  if best == tried[-1] and best < MOST_RATE:
+    return [*tried, 2 * best]
+  if best == tried[0] and best > 1 / MOST_RATE:
+    return [best / 2, *tried]
+  return tried
+
+
+def _tried(claim: Claim, records: Sequence[results.Record], arm: str) -> dict[float, float]:
+  """Rate -> the highest validation figure of seed 0, of the arm or of the one that it is tuned as."""
+  arm = claim.arms[arm].tuned_as or arm
+  return {float(record.variant.removeprefix(_VARIANT)): max(filter(None, record.curves["val"]), default=-math.inf)
+          for record in records if record.row == arm and record.seed == 0}
 
 
 def _cell(claim: Claim, name: str, arm: str, rate: float, seed: int, out: pathlib.Path) -> grid.Cell:
@@ -321,15 +340,13 @@ def _cell(claim: Claim, name: str, arm: str, rate: float, seed: int, out: pathli
 
 
 def _variant(rate: float) -> str:
-  return f"rate x {rate:g}"
+  return f"{_VARIANT}{rate:g}"
 
 
 def chosen_rate(claim: Claim, records: Sequence[results.Record], arm: str) -> float:
-  """The rate with the highest validation figure of seed 0, of the arm or of the one that it is tuned as."""
-  arm = claim.arms[arm].tuned_as or arm
-  best = {record.variant: max(filter(None, record.curves["val"]), default=-math.inf)
-          for record in records if record.row == arm and record.seed == 0}
-  return max(claim.rates, key=lambda rate: best.get(_variant(rate), -math.inf))
+  """The rate with the highest validation figure of seed 0; the config's own before any was tried."""
+  tried = _tried(claim, records, arm)
+  return max(tried, key=tried.get, default=1.0)
 
 
 def add_means(claim: Claim, records: pathlib.Path) -> None:

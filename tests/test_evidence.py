@@ -21,11 +21,11 @@ import results  # noqa: E402
 OUT = pathlib.Path("runs/evidence")
 
 
-def records_of(name, figures, val=lambda arm, rate: rate):
+def records_of(name, figures, val=lambda arm, rate: 1 / (1 + abs(rate - 2))):
   """Records of the cells that a claim asks for, with a measure and a validation figure of our own."""
   records = []
-  for _ in range(3):
-    for cell in evidence.missing(name, records, OUT):
+  while cells := evidence.missing(name, records, OUT):
+    for cell in cells:
       rate = float(cell.variant.removeprefix("rate x "))
       records.append(record_of(cell, curves={"val": [0.1, val(cell.row, rate), None]}, views={"full": {"native": {
           "mAP": figures.get(cell.row, 0.5) + 0.01 * cell.seed, "flip_error": 0.5 - 0.001 * cell.seed}}}))
@@ -50,15 +50,22 @@ def test_every_arm_loads_with_one_budget(name):
 
 
 def test_first_rates_then_seeds_then_what_is_undecided():
-  records = records_of("vac", {"ACf": 0.9, "+ flip": 0.5}, val=lambda arm, rate: 0.3 if (arm == "ACf") == (rate == 0.5) else 0.2)
+  records = records_of("vac", {"ACf": 0.9, "+ flip": 0.5}, val=lambda arm, rate: 0.3 if rate == (0.5 if arm == "ACf" else 1) else 0.2)
   claim = evidence.CLAIMS["vac"]
   assert evidence.chosen_rate(claim, records, "ACf") == 0.5
+  tried = {arm: {float(record.variant.removeprefix("rate x ")) for record in records if record.row == arm} for arm in claim.arms}
+  assert tried["ACf"] == {0.25, 0.5, 1, 2} and tried["plain"] == {0.5, 1, 2}  # one further where the best was at an end
   assert {record.variant for record in records if record.row == "ACf" and record.seed} == {"rate x 0.5"}
   seeds = {arm: sorted(record.seed for record in records if record.row == arm and record.variant == evidence._variant(
       evidence.chosen_rate(claim, records, arm))) for arm in claim.arms}
   assert seeds["plain"] == [0, 1, 2]  # in no comparison
   assert seeds["ACfs"] == [0, 1, 2, 3, 4]  # equal to ACs in our figures
   assert evidence.missing("vac", records, OUT) == []
+
+
+def test_rates_are_not_raised_for_ever():
+  records = records_of("vac", {}, val=lambda arm, rate: 0.1 * rate)
+  assert {record.variant for record in records if record.row == "plain" and not record.seed} == {f"rate x {rate}" for rate in (0.5, 1, 2, 4, 8)}
 
 
 def test_verdicts_are_those_of_welch():
