@@ -25,7 +25,7 @@ def script(monkeypatch):
   folder = REPOSITORY / "benchmarks"
   monkeypatch.syspath_prepend(folder)
   yield importlib.import_module
-  for path in folder.glob("*.py"):  # names such as `prepare` shall not be found by a later test
+  for path in folder.glob("[!_]*.py"):  # names such as `prepare` shall not be found by a later test; `__main__` is pytest's own
     sys.modules.pop(path.stem, None)
 
 
