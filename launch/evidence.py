@@ -27,6 +27,7 @@ from attr_jax import run_folder
 from attr_jax.data.worlds import artwork_labels
 from attr_jax.errors import InputError
 import grid
+import report_tables
 import results
 
 RECORDS = pathlib.Path("docs/results/evidence")
@@ -388,12 +389,11 @@ def figures(claim: Claim, records: Sequence[results.Record], arm: str, measure: 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """Difference in the direction of the paper's statement, in points, with its 95 % interval."""
+  """Difference of the means, arm - than, in points, with its 95 % interval."""
 
   difference: float
   low: float
   high: float
-  seeds: tuple[int, int]
   verdict: str
 
 
@@ -406,7 +406,7 @@ def judge(claim: Claim, records: Sequence[results.Record], comparison: Compariso
   verdict = _VERDICTS[2]
   if low > 0 or high < 0:
     verdict = _VERDICTS[0 if (low > 0) == comparison.more else 1]
-  return Judged(100 * (np.mean(a) - np.mean(b)), 100 * low, 100 * high, (len(a), len(b)), verdict)
+  return Judged(100 * (np.mean(a) - np.mean(b)), 100 * low, 100 * high, verdict)
 
 
 def _arms(claim: Claim, comparison: Comparison) -> set[str]:
@@ -436,11 +436,10 @@ def table(name: str, records: Sequence[results.Record]) -> str:
 
 
 def _cell_text(values: Sequence[float]) -> str:
-  values = [value for value in values if not math.isnan(value)]
-  if not values:
+  known = [value for value in values if not math.isnan(value)]
+  if not known:
     return "-"
-  spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-  return f"{100 * np.mean(values):.1f}{spread}"
+  return report_tables.percent(known) + (f" ({len(known)} of {len(values)})" if len(known) < len(values) else "")
 
 
 def updated(page: str) -> str:

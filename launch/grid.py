@@ -131,7 +131,7 @@ def default_folder(table: str, world: str | None) -> pathlib.Path:
 
 
 def expand(table: str, *, seeds: int, out: pathlib.Path, rows: Sequence[str] | None = None, world: str | None = None,
-           size: str | None = None, options: Sequence[str] = (), overrides: Sequence[str] = (), variant: str = "") -> list[Cell]:
+           size: str | None = None, options: Sequence[str] = (), overrides: Sequence[str] = ()) -> list[Cell]:
   """The runs of a table, rows before seeds, so that a grid that is cut has whole rounds.
 
   Args:
@@ -143,7 +143,6 @@ def expand(table: str, *, seeds: int, out: pathlib.Path, rows: Sequence[str] | N
     size: "small", "full" or "tiny"; None: "small" in a world, else "full".
     options: of the config file.
     overrides: "--config.key=value".
-    variant: of all cells.
 
   Raises:
     InputError: no such table, row or world, or a config that does not load.
@@ -165,8 +164,7 @@ def expand(table: str, *, seeds: int, out: pathlib.Path, rows: Sequence[str] | N
   for seed in range(seeds):
     for name in rows or runnable:
       cells.append(Cell(
-          table, name, seed, variant, f"configs/{file}.py:{','.join([f'{short}/{name}', *tail])}", tuple(overrides),
-          out / "-".join(filter(None, [name, variant])) / f"seed{seed}"))
+          table, name, seed, "", f"configs/{file}.py:{','.join([f'{short}/{name}', *tail])}", tuple(overrides), out / name / f"seed{seed}"))
   checked = {name: _check(next(cell for cell in cells if cell.row == name), world) for name in rows or runnable}
   return [dataclasses.replace(cell, views=results.views_of(known[cell.row], checked[cell.row])) for cell in cells]
 
@@ -197,7 +195,7 @@ def run(cells: Sequence[Cell], records: pathlib.Path | None = None, *, jobs: int
   Raises:
     InputError: a cell was run by another command before.
   """
-  missing = [cell for cell in cells if not _is_recorded(cell, records)]
+  missing = _unrecorded(cells, records)
   for cell in missing:
     prepare(cell)
   groups = _groups(missing) if pack and missing else [[cell] for cell in missing]
@@ -403,12 +401,17 @@ def steps_done(workdir: pathlib.Path) -> tuple[int, int]:
   return max((line["step"] for line in lines), default=0), total
 
 
-def _is_recorded(cell: Cell, records: pathlib.Path | None) -> bool:
-  key = (cell.table, cell.row, cell.variant, cell.seed)
-  found = [record for record in results.read(records) if record.key == key] if records else []
-  if found and found[0].command != cell.command:
-    raise InputError(f"{records} holds {cell.name} of another command ({found[0].command}); use another --out")
-  return bool(found)
+def _unrecorded(cells: Sequence[Cell], records: pathlib.Path | None) -> list[Cell]:
+  """The cells that have no record; InputError where one has that of another command."""
+  known = {record.key: record for record in results.read(records)} if records else {}
+  missing = []
+  for cell in cells:
+    record = known.get((cell.table, cell.row, cell.variant, cell.seed))
+    if record is None:
+      missing.append(cell)
+    elif record.command != cell.command:
+      raise InputError(f"{records} holds {cell.name} of another command ({record.command}); use another --out")
+  return missing
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -436,7 +439,7 @@ def submit(cells: Sequence[Cell], out: pathlib.Path, options: Mapping[str, Any])
     raise InputError("--slurm needs submitit: pip install 'attr_jax[slurm]'") from None
   import slurm_cell
 
-  missing = [cell for cell in cells if not _is_recorded(cell, out / "records.jsonl") and not results.is_finished(cell.workdir, cell.views)]
+  missing = [cell for cell in _unrecorded(cells, out / "records.jsonl") if not results.is_finished(cell.workdir, cell.views)]
   if not missing:
     print(f"all {len(cells)} runs are finished")
     return
@@ -458,7 +461,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _options(text: str) -> dict[str, Any]:
-  """"timeout_min=480,partition=gpu" -> {"timeout_min": 480, "partition": "gpu"}."""
+  """"time=480,partition=gpu" -> {"time": 480, "partition": "gpu"}."""
   pairs = [part.partition("=") for part in _names(text)]
   return {key: int(value) if value.isdigit() else value for key, _, value in pairs}
 
