@@ -202,6 +202,34 @@ def choose(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, predic
                 float(threshold[0]) if same else threshold.tolist())
 
 
+def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None, progress: bool = False) -> dict[str, Any]:
+  """What says that an attribute is there, chosen on the validation split of the run, "full" view: for `predict`, `serve` and exports.
+
+  Each attribute has the threshold of its own highest F1 (`metrics.search_thresholds`; our choice), whatever rule the run's own evaluation
+  follows. A decoder's label sets have a factor instead, see `config.decide`.
+
+  Returns:
+    What `thresholds.json` holds: {"step", "split", "views", "rule", "threshold": {label: number}} and, of a decoder, "factor". {} for
+    a run without labels or without a validation split.
+
+  Raises:
+    InputError: the prepared data are not there.
+  """
+  config, info = run.config, run.info
+  if not config.data.val_split or not info.label_names:
+    return {}
+  source = open_source(config, open_data(config, data_dir), config.data.val_split)
+  predict = steps.compile_predict_step(steps.make_predict_step(run.model, config), mesh)
+  table = predict_split(predict, run.params, run.batch_stats, source, config, mesh, views="full", progress=progress)
+  threshold = metrics.search_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"], kind="per_class", beta=1.0)
+  found = {"step": run.step, "split": config.data.val_split, "views": "full", "rule": "highest F1 of each attribute on validation images",
+           "threshold": dict(zip(info.label_names, threshold.tolist()))}
+  decide = getattr(models.MODELS[config.model.name], "decide", None)
+  if decide and decide(None, table, info, **config.decide) is not None:
+    found["factor"] = _best_factor(config.model.name, info, table, dict(config.decide))
+  return found
+
+
 def _best_factor(name: str, info: info_lib.DatasetInfo, val: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> float:
   """The factor of `decide` with the highest F2 on validation images; the first one of several."""
   method = models.MODELS[name]

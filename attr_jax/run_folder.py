@@ -1,7 +1,7 @@
 """What stands in a run's folder: config, environment, figures, model card.
 
   config.json  dataset.json  environment.json  parameters.txt  metrics.jsonl  checkpoints/<step>/  tensorboard/
-  evaluation/<split>-<views>.json  predictions/<split>-<views>.npz  pictures/*.png  model_card.md  DONE
+  evaluation/<split>-<views>.json  predictions/<split>-<views>.npz  thresholds.json  pictures/*.png  model_card.md  DONE
 """
 
 from collections.abc import Mapping
@@ -104,6 +104,18 @@ def read_report(workdir: pathlib.Path, name: str) -> dict[str, Any]:
   """The report of a finished evaluation, or {} where there is none."""
   path = workdir / "evaluation" / f"{name}.json"
   return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_thresholds(workdir: pathlib.Path, found: Mapping[str, Any]) -> None:
+  """`thresholds.json`, what `evaluate.calibrate` found."""
+  writers.write_whole(workdir / "thresholds.json", json.dumps(found, indent=2) + "\n")
+
+
+def read_thresholds(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+  """What `evaluate.calibrate` found for the checkpoint of that step; {} where `thresholds.json` is of another one or missing."""
+  path = workdir / "thresholds.json"
+  found = json.loads(path.read_text()) if path.is_file() else {}
+  return found if found.get("step") == step else {}
 
 
 def metrics_table(report: Mapping[str, Any]) -> str:

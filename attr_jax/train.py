@@ -507,7 +507,11 @@ def finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdi
     options = {"split": config.data.test_split, "views": config.evaluate.views, "progress": first and not quiet}
     report = evaluate.evaluate_runs([workdir], checkpoint="best", **options)
     last = report if report["step"] == total else evaluate.evaluate_runs([workdir], checkpoint="last", write=False, **options)
+  mesh = sharding.make_mesh()
+  found = evaluate.calibrate(evaluate.load_run(workdir, mesh), mesh, progress=first and not quiet)
   if first:
+    if found:
+      run_folder.write_thresholds(workdir, found)
     (workdir / "model_card.md").write_text(run_folder.model_card(config, info, report))
     (workdir / "DONE").write_text(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") + "\n")
   if report:

@@ -7,10 +7,12 @@ import signal
 import jax
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from attr_jax import checkpoint as checkpoint_lib
 from attr_jax import evaluate
 from attr_jax import metrics
+from attr_jax import run_folder
 from attr_jax import sharding
 from attr_jax import train
 from attr_jax import writers
@@ -23,6 +25,22 @@ def final_params(workdir, checkpoint="last"):
 
 def assert_identical(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_highest_F1_on_validation(config, workdir):
+  """`thresholds.json` against scikit-learn: no threshold of the grid has a higher F1 on the validation images of that attribute."""
+  found = json.loads((workdir / "thresholds.json").read_text())
+  report = evaluate.evaluate_runs([workdir], split="val", views="full", progress=False)
+  assert (found["step"], found["split"], found["views"]) == (report["step"], "val", "full")
+  assert run_folder.read_thresholds(workdir, report["step"]) == found and not run_folder.read_thresholds(workdir, 1000)
+  table = np.load(workdir / "predictions" / "val-full.npz")
+  score = metrics.probabilities(table["logit"])
+  assert list(found["threshold"]) == list(evaluate.open_data(config).info.label_names)
+  for i, threshold in enumerate(found["threshold"].values()):
+    known, label = table["known"][:, i], table["label"][:, i]
+    if label[known].any():
+      f1 = lambda t: sklearn.metrics.f1_score(label[known], score[known, i] >= t, zero_division=0)
+      assert f1(threshold) == pytest.approx(max(f1(t) for t in np.arange(101) / 100))
 
 
 def test_run_folder(config, tmp_path, monkeypatch):
@@ -53,6 +71,7 @@ def test_run_folder(config, tmp_path, monkeypatch):
   assert written["metrics"]["mAP"] == pytest.approx(again["metrics"]["mAP"])
   assert written["split"] == "test" and written["views"] == "full" and written["convention"] == "native"
   assert report["num_samples"] == len(label)
+  assert_highest_F1_on_validation(config, workdir)
   assert len(checkpoint_lib.Checkpoints(workdir / "checkpoints").steps()) <= 2  # best and last
 
 
