@@ -24,15 +24,18 @@ from scipy import stats
 
 from attr_jax import evaluate
 from attr_jax import run_folder
+from attr_jax import writers
 from attr_jax.data.worlds import artwork_labels
 from attr_jax.errors import InputError
 import grid
+import page_parts
 import report_tables
 import results
 
 RECORDS = pathlib.Path("docs/results/evidence")
 RATES, MOST_RATE = (0.5, 1.0, 2.0), 8.0  # times the config's own; no more than so many times, and no less than a part as small
 FIRST_SEEDS, MOST_SEEDS = 3, 5
+_START = re.compile("<!-- evidence: ([^ ]+) -->")
 _VARIANT = "rate x "  # and the factor, in the records
 _VERDICTS = ("holds", "does not hold: the opposite", "not decided")
 # Attributes that say something about the whole face; the others belong to a part of it.
@@ -271,8 +274,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       if status := run(name, args.out, args.jobs):
         sys.exit(status)
     if args.update:
-      args.update.write_text(updated(args.update.read_text()))
-    if args.check and updated(args.check.read_text()) != args.check.read_text():
+      writers.write_whole(args.update, updated(args.update.read_text(), str(args.update)))
+    if args.check and updated(args.check.read_text(), str(args.check)) != args.check.read_text():
       sys.exit(f"evidence: the tables of {args.check} are not those of {RECORDS}; run with --update={args.check}")
   except InputError as error:
     print(f"evidence: {error}", file=sys.stderr)
@@ -282,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(name: str, out: pathlib.Path, jobs: int = 1) -> int:
   """Trains what a claim still needs, round after round; 0, or the status of `grid.run`."""
   claim, records = CLAIMS[name], RECORDS / f"{name}.jsonl"
+  print(claim.title, flush=True)
   while cells := missing(name, results.read(records), out):
     for command, made in claim.before:
       if not any(pathlib.Path().glob(made)):
@@ -442,18 +446,18 @@ def _cell_text(values: Sequence[float]) -> str:
   return report_tables.percent(known) + (f" ({len(known)} of {len(values)})" if len(known) < len(values) else "")
 
 
-def updated(page: str) -> str:
-  """A page whose parts between `<!-- evidence: NAME -->` and `<!-- end of evidence -->` are written anew.
+def updated(text: str, page: str) -> str:
+  """The text of a page whose parts between `<!-- evidence: NAME -->` and `<!-- end of evidence -->` are written anew.
 
   Raises:
-    InputError: a name that is no claim.
+    InputError: a name that is no claim, or a part without an end.
   """
-  def anew(match: re.Match) -> str:
-    if match[1] not in CLAIMS:
-      raise InputError(f"evidence: {match[1]!r} is no claim; there are: {', '.join(CLAIMS)}")
-    return f"<!-- evidence: {match[1]} -->\n{table(match[1], results.read(RECORDS / f'{match[1]}.jsonl'))}\n<!-- end of evidence -->"
+  def tables(name: str) -> str:
+    if name not in CLAIMS:
+      raise InputError(f"{page}: {name!r} is no claim; there are: {', '.join(CLAIMS)}")
+    return "\n" + table(name, results.read(RECORDS / f"{name}.jsonl")) + "\n"
 
-  return re.sub(r"<!-- evidence: (\S+) -->\n.*?<!-- end of evidence -->", anew, page, flags=re.DOTALL)
+  return page_parts.rewritten(text, page, _START, "<!-- end of evidence -->", tables)
 
 
 def _number(value: float | None) -> float:

@@ -21,6 +21,7 @@ import sys
 
 from attr_jax import writers
 from attr_jax.errors import InputError
+import page_parts
 import report_page
 import report_tables
 import results
@@ -110,18 +111,14 @@ def generated(text: str, page: str) -> str:
   Raises:
     InputError: a table without an end, or of a file that is not there.
   """
-  done, rest = "", text
-  while match := _START.search(rest):
-    body, end, after = rest[match.end():].partition(_END)
-    if not end or _START.search(body):
-      raise InputError(f"{page}: no {_END!r} after {match[0]!r}")
-    path = results.REPOSITORY / match[1]
+  def tables(file: str) -> str:
+    path = results.REPOSITORY / file
     if not path.is_file():
-      raise InputError(f"{page}: {match[1]} does not exist")
-    tables = report_tables.group(_with_own_names(results.read(path)))
-    done += rest[:match.end()] + "\n\n" + "\n".join(markdown(table) for table in tables) + "\n" + end
-    rest = after
-  return done + rest
+      raise InputError(f"{page}: {file} does not exist")
+    found = report_tables.group(_with_own_names(results.read(path)))
+    return "\n\n" + "\n".join(markdown(table) for table in found) + "\n"
+
+  return page_parts.rewritten(text, page, _START, _END, tables)
 
 
 def update(pages: Iterable[pathlib.Path], check: bool) -> list[pathlib.Path]:

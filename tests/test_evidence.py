@@ -130,7 +130,7 @@ def test_impossible_pairs_equal_a_slow_loop(monkeypatch, tmp_path):
 def test_the_page_is_up_to_date(monkeypatch):
   monkeypatch.chdir(REPOSITORY)
   page = (REPOSITORY / "docs" / "evidence.md").read_text()
-  assert evidence.updated(page) == page
+  assert evidence.updated(page, "evidence.md") == page
   assert all(f"<!-- evidence: {name} -->" in page for name in evidence.CLAIMS)
 
 
@@ -144,4 +144,6 @@ def test_a_stale_page_is_found(monkeypatch, tmp_path):
   evidence.main([f"--check={page}"])
   assert page.read_text().startswith("before\n<!-- evidence: vac -->\n| arm |") and page.read_text().endswith("-->\nafter\n")
   with pytest.raises(InputError, match="'sn' is no claim"):
-    evidence.updated("<!-- evidence: sn -->\n<!-- end of evidence -->")
+    evidence.updated("<!-- evidence: sn -->\n<!-- end of evidence -->", "page.md")
+  with pytest.raises(InputError, match="page.md: no .*end of evidence"):
+    evidence.updated("<!-- evidence: vac -->\n| old |\n", "page.md")
