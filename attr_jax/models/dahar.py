@@ -84,8 +84,8 @@ def apply_mask(x: jax.Array, mask: jax.Array, form: str) -> jax.Array:
   """x [B, h, w, C] re-weighted by a mask [B, h, w, 1 or C] in [0, 1].
 
   "residual" is x (1 + M): a trunk that comes pretrained is only rescaled at the start. "mul" is x M.
-  "identity_init" is 2 x M, which leaves x as it is while M = 0.5. All three are our choice: the paper says only that
-  the mask re-weights its input.
+  "identity_init" is 2 x M, which leaves x as it is while M = 0.5. The paper says of a self-mask only that it re-weights
+  its input (our choice: "residual"), of the person's mask that it multiplies the features.
   """
   mask = mask.astype(x.dtype)
   return x * {"residual": 1 + mask, "mul": mask, "identity_init": 2 * mask}[form]

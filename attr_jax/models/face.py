@@ -479,7 +479,7 @@ def _covered(centre: jax.Array, sides: np.ndarray, length: int) -> jax.Array:
 
 
 def pyramid(x: jax.Array, pooling: str) -> jax.Array:
-  """Two-level spatial pyramid (levels: our choice): [B, h, w, C] pooled as a whole and in quarters, [B, 5 C]. Odd sides share the middle row."""
+  """Two-level spatial pyramid: [B, h, w, C] pooled as a whole and in quarters, [B, 5 C] (our choice). Odd sides share the middle row."""
   pool = {"max": jnp.max, "average": jnp.mean}[pooling]
   rows, columns = ((slice(0, math.ceil(n / 2)), slice(n // 2, n)) for n in x.shape[1:3])
   bins = [x, *(x[:, r, c] for r in rows for c in columns)]
