@@ -452,5 +452,5 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
 
 
 def eval_iterator(dataset: loader.Batches, num_threads: int = 2, *, max_batches: int | None = None) -> Iterator[loader.Batch]:
-  """Iterates once over `dataset` (`eval_dataset`) or its first `max_batches`, decoded in `num_threads` ahead of the caller; has `close()`."""
+  """Iterates once over `dataset` (`eval_dataset`) or its first `max_batches`, decoded in threads ahead of the caller; has `close()`."""
   return loader.read(dataset, stop=max_batches, num_threads=num_threads)

@@ -403,8 +403,8 @@ def region_maps(parsing: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     parsing: `parsing1`, `parsing2`, `parsing3`, see `Decoder`.
 
   Returns:
-    float32: `region_probability`, the full size; `regions`, Deconv23 brought to the last map's size by `pool_regions`
-    (SSP); `regions_fine`, Deconv33 (SSG; both Sec. 5).
+    float32 [B, h, w, 7] in 0..1 each: `region_probability`, the full size; `regions`, Deconv23 brought to the last map's size by
+    `pool_regions` (SSP); `regions_fine`, Deconv33 (SSG; both Sec. 5).
   """
   probability = {block: jax.nn.softmax(parsing[f"parsing{block}"]) for block in (1, 2, 3)}
   return {

@@ -260,7 +260,7 @@ def consistency(out: Mapping[str, jax.Array], form: str = "mse") -> dict[str, ja
   """How far the maps of the views in `out` are from those of the original, averaged over samples and labels.
 
   Args:
-    out: of `Model`.
+    out: of `Model`, its heatmaps [B, h, w, L].
     form: of `losses.attention_consistency`.
 
   Returns:

@@ -33,7 +33,8 @@ def fitting(length: float, step: float, most: int = 8) -> int:
 def stand(rng, sheet: Sheet, wanted: list[Thing], top: float, bottom: float):
   """Puts the things `wanted` on the ground between `top`, of their highest heads, and `bottom`, of their feet.
 
-  Some come again where there is room. In one to three rows, whichever lets them be largest; the upper rows are farther away and drawn first.
+  In one to three rows, whichever lets them be largest; the upper rows are farther away and drawn first. Some come again where
+  there is room.
   """
   room, depth = 0.96 * sheet.width, bottom - top
   wanted = [wanted[i] for i in rng.permutation(len(wanted))]

@@ -85,7 +85,7 @@ class Sheet:
       cv2.copyTo(target, cv2.compare(self.region, inside, cv2.CMP_EQ), self.rgb)
 
   def soft(self, points, colour, strength: float, blur: float, inside: int | None = None):
-    """A shape float [N, 2] in photo pixels with soft edges (`blur` in face units), of `strength` 0..1; only on the region `inside` if given."""
+    """A shape float [N, 2] in photo pixels with soft edges (`blur` in face units) of `strength` 0..1; only on `inside`, a region, if given."""
     sigma = blur * self.view.unit
     low = np.maximum(np.floor(points.min(0) - 2 * sigma).astype(int), 0)
     high = np.minimum(np.ceil(points.max(0) + 2 * sigma).astype(int) + 1, (WIDTH, HEIGHT))
@@ -152,7 +152,7 @@ def mirrored(right) -> np.ndarray:
 
 
 def soft_masks(region: np.ndarray) -> np.ndarray:
-  """Masks uint8 [11, H, W] of the photo from a region map uint8 [2 H, 2 W] of the sheet; they sum to 255 up to rounding. Hair fades most."""
+  """Masks uint8 [11, H, W] of the photo from regions uint8 [2 H, 2 W] of a sheet; they sum to 255 up to rounding. Hair fades most."""
   size = (region.shape[1] // STEP, region.shape[0] // STEP)
   planes = [cv2.resize(cv2.compare(region, index, cv2.CMP_EQ).astype(np.float32), size, interpolation=cv2.INTER_AREA) for index in range(NUM_CLASSES)]
   sharp = np.stack([cv2.GaussianBlur(plane, (0, 0), 0.5) for plane in planes])
