@@ -178,7 +178,17 @@ def compile_view(spec: pipeline.InputSpec, mesh: jax.sharding.Mesh) -> Any:
 
 
 def cut_batches(samples: Batch, view: Any, mesh: jax.sharding.Mesh, draws: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
-  """The batches of `view`, a program of `compile_view`, for this process's rows of `draws`, batches of `pipeline.view_dataset`."""
+  """The batches of `view`, a program of `compile_view`, for this process's rows of `draws`, batches of `pipeline.view_dataset`.
+
+  Args:
+    samples: of `upload`.
+    view: of `compile_view`.
+    mesh: that both are on.
+    draws: `view` int32 [B / processes, 6] each.
+
+  Returns:
+    Batches on the devices, as long as `draws` gives any; their arrays are [B, ...].
+  """
   rows = sharding.over_batch(mesh)
   for drawn in draws:
     yield view(samples, sharding.put_batch(drawn, rows)["view"])

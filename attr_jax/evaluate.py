@@ -388,8 +388,15 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
 def average_predictions(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
   """One table of `predict_split`, or the mean probabilities of several (SSP + SSG of Kalayeh et al. 2017), as logits.
 
+  Args:
+    tables: of the same split, "logit" [N, L] and the further rows.
+    what: names them in an error.
+
+  Returns:
+    A single table as it is; of several only "id", "label", "known" and "logit" [N, L], float64.
+
   Raises:
-    InputError: they hold other samples; `what` names them.
+    InputError: they hold other samples.
   """
   predictions = dict(tables[0])
   if len(tables) == 1:

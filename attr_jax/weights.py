@@ -281,7 +281,7 @@ def convert(path: str | os.PathLike, out: str | os.PathLike) -> Report:
 
 
 def infer_depth(state_dict: Mapping[str, np.ndarray]) -> int:
-  """18, 34, 50 or 101, from the blocks that the keys of a torchvision layout name.
+  """18, 34, 50 or 101, from the blocks that the keys of a torchvision layout name; the arrays are not looked at.
 
   Raises:
     InputError: no such ResNet.

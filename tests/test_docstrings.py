@@ -11,9 +11,7 @@ import re
 
 import pytest
 
-import attr_jax
-
-ROOT = pathlib.Path(attr_jax.__file__).parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent / "attr_jax"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
 MODELS = [file for file in FILES if file.startswith("models/") and file != "models/__init__.py"]
 # Their functions take arrays, with or without saying so in an annotation; those of the others that take arrays say so.

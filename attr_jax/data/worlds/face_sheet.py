@@ -85,7 +85,7 @@ class Sheet:
       cv2.copyTo(target, cv2.compare(self.region, inside, cv2.CMP_EQ), self.rgb)
 
   def soft(self, points, colour, strength: float, blur: float, inside: int | None = None):
-    """A shape float [N, 2] in photo pixels with soft edges (`blur` in face units) of `strength` 0..1; only on `inside`, a region, if given."""
+    """A shape float [N, 2] in photo pixels with soft edges (`blur` in face units) of `strength` 0..1; only on the region `inside`."""
     sigma = blur * self.view.unit
     low = np.maximum(np.floor(points.min(0) - 2 * sigma).astype(int), 0)
     high = np.minimum(np.ceil(points.max(0) + 2 * sigma).astype(int) + 1, (WIDTH, HEIGHT))
