@@ -46,6 +46,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> tu
 
   Raises:
     InputError: what `train_and_evaluate` refuses before it reads data; a data set of which nothing is published.
+    ValueError: an unknown depth or such option of the model, which `train_and_evaluate` makes an InputError of.
   """
   config_lib.check(config)
   sharding.check_batch("config.batch_size", config.batch_size, mesh, config.accumulate_steps)
