@@ -46,6 +46,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> tu
 
   Raises:
     InputError: what `train_and_evaluate` refuses before it reads data; a data set of which nothing is published.
+    ValueError: an unknown depth or such option of the model, which `train_and_evaluate` makes an InputError of.
   """
   config_lib.check(config)
   sharding.check_batch("config.batch_size", config.batch_size, mesh, config.accumulate_steps)
@@ -66,7 +67,16 @@ def train_step(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> tu
 
 
 def batch(config: ml_collections.ConfigDict, facts: published.Facts, mesh: jax.sharding.Mesh) -> Batch:
-  """Shapes of a training batch as the pipeline makes it (`docs/architecture.md`, "A sample"), split over the mesh."""
+  """Shapes of a training batch as the pipeline makes it (`docs/architecture.md`, "A sample"), split over the mesh.
+
+  Args:
+    config: of the run.
+    facts: of its data set.
+    mesh: of the devices.
+
+  Returns:
+    Name -> shape with first axis B = `config.batch_size` (twice that with `config.data.second`), dtype and sharding.
+  """
   count = config.batch_size * (2 if config.data.second else 1)
   views = (pipeline.NUM_VIEWS,) if config.input.crop == "six_view" else ()
   shapes = {"image": (*views, *config.input.size, 3), "label": (facts.labels,), "known": (facts.labels,), "id": ()}
@@ -92,7 +102,7 @@ def tpu_mesh(topology: str, fsdp: int = 1) -> jax.sharding.Mesh:
 
   Args:
     topology: kind and torus, such as "v5e:4x4" or "v5p:2x2x1".
-    fsdp: chips over which parameters are split, as in `sharding.make_mesh`.
+    fsdp: how many chips parameters are split over, as in `sharding.make_mesh`.
 
   Raises:
     InputError: no such topology, a number that does not divide, or libtpu is missing.
@@ -113,7 +123,7 @@ def tpu_mesh(topology: str, fsdp: int = 1) -> jax.sharding.Mesh:
 
 
 def parse_topology(topology: str) -> tuple[str, tuple[int, ...]]:
-  """"v5e:4x4" -> ("v5e", (4, 4)).
+  """"v5e:4x4" -> ("v5e", (4, 4)): kind, and chips along each axis of the torus.
 
   Raises:
     InputError: not of that form, or an unknown kind.

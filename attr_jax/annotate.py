@@ -36,9 +36,9 @@ def annotate(workdir: pathlib.Path, dataset: str, data_dir: str | pathlib.Path, 
     workdir: the run of a model with such an output: a person segmenter, Da-HAR, or a face parser.
     dataset: a key of `DATASETS`.
     data_dir: where its prepared form lies.
-    size: prepared size, where there are several.
+    size: prepared size in pixels, such as "256x128" (height first), where there are several.
     partition: number from 1, for a data set that comes with several splits; None: the first.
-    margin: what `prepare` left around each box.
+    margin: what `prepare` left around each box, as a share of its sides.
     maps: which output, a key of `MAPS`; None takes the first one that the model has.
     name: of the annotation; None: "person_mask" for `mask`, else the name of the output.
     checkpoint: "best", "last" or a step.

@@ -42,7 +42,7 @@ class Check:
     sizes: int [M, 2], (height, width) of the M images that could be read.
     readable: Split -> bool [N]: records without fault.
     faults: One line per record that is damaged or contradicts the rest.
-    size_bytes: Of the record files.
+    size_bytes: Of the record files, in bytes.
   """
 
   dataset: registry.Dataset
@@ -56,6 +56,9 @@ class Check:
 
 def find(folder: str | pathlib.Path) -> registry.Dataset:
   """Opens the prepared data set in a folder, or the only one up to three folders below it.
+
+  Returns:
+    The data set, its records unread.
 
   Raises:
     InputError: None or several are there, or a file is missing or not as it should be.
@@ -82,8 +85,12 @@ def examine(dataset: registry.Dataset, *, workers: int | None = None, progress: 
     workers: Threads; None = all cores this process may use.
     progress: Show a bar on stderr.
 
+  Returns:
+    What was found; a record that is damaged is a fault of it and no error.
+
   Raises:
-    InputError: A record file is missing or cannot be opened, or their number of records is not that of the labels.
+    InputError: report.json is not valid; a record file is missing or cannot be opened, or their number of records is not that
+      of the labels.
   """
   path, report = dataset.path, dataset.path / "report.json"
   try:

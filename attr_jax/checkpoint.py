@@ -28,6 +28,7 @@ class Checkpoints:
   """
 
   def __init__(self, folder: pathlib.Path, newest: int = 1):
+    """Opens the folder of a run's checkpoints; `newest` is how many of the last ones are kept."""
     self.folder = pathlib.Path(folder).absolute()
     self._newest = newest
     self._pending = None
@@ -46,7 +47,11 @@ class Checkpoints:
     )
 
   def save(self, step: int, state: Any, selected: float | None) -> None:
-    """Starts writing `state`; `selected` is the validation value that ranks it, if there is one."""
+    """Starts writing the `state` after `step` updates; `selected` is the validation value that ranks it (higher is better), if any.
+
+    Raises:
+      SaveError: this save cannot begin, or the last one failed.
+    """
     self.wait()
     metrics = None if selected is None else {"selected": float(selected)}
     try:
@@ -56,7 +61,11 @@ class Checkpoints:
     self._pending_step = step
 
   def wait(self) -> None:
-    """Returns when nothing is being written; raises SaveError if the last save failed."""
+    """Returns when nothing is being written.
+
+    Raises:
+      SaveError: the last save failed.
+    """
     pending, self._pending = self._pending, None
     if pending is None:
       return
@@ -70,14 +79,14 @@ class Checkpoints:
     return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
   def best_step(self) -> int | None:
-    """The step with the highest `selected`; the newest one where none has it."""
+    """The step with the highest `selected`; the newest one where none has it; None without checkpoints."""
     ranked = [c for c in self._checkpointer.checkpoints if c.metrics]
     if ranked:
       return max(ranked, key=lambda c: c.metrics["selected"]).step
     return max(self.steps(), default=None)
 
   def restore_newest(self, abstract_state: Any) -> Any:
-    """The newest checkpoint that can be read, or None where there is none.
+    """The newest checkpoint that can be read, laid out as `abstract_state` says, or None where there is none.
 
     One that is damaged is named, renamed and passed over for the one before it.
 
@@ -99,7 +108,11 @@ class Checkpoints:
     return None
 
   def remove(self, steps: Sequence[int]) -> None:
-    """Deletes whole checkpoints; of a run on one host."""
+    """Deletes the checkpoints of these steps, which must be there; of a run on one host.
+
+    Raises:
+      SaveError: the last save failed.
+    """
     if not steps:
       return
     self.close()
@@ -124,6 +137,13 @@ class Checkpoints:
     """The state of one step, laid out as `abstract_state` says (any number of devices and processes).
 
     Each process reads what its devices hold. One that cannot takes all others with it, so that they go on alike.
+
+    Args:
+      step: one of `steps`.
+      abstract_state: tree of `jax.ShapeDtypeStruct` with shardings, see `state.abstract_state`.
+
+    Raises:
+      InputError: no such checkpoint, or one that is damaged or does not fit.
     """
     if step not in self.steps():
       raise InputError(f"{self.folder} holds no checkpoint of step {step}; there are: {self.steps()}")
@@ -139,7 +159,7 @@ class Checkpoints:
     return state
 
   def close(self) -> None:
-    """Waits for the writing and lets go of the folder."""
+    """Waits for the writing and lets go of the folder; SaveError if the last save failed."""
     try:
       self.wait()
     finally:

@@ -79,9 +79,13 @@ class Row:
 
 
 def wider_row(config: Mapping[str, Any] | None, mean: float, *each: float, note: str = "") -> Row:
-  """A row of AP on WIDER-Attribute: its mean and, where printed, that of each of WIDER_ATTRIBUTES.
+  """A row of AP in percent on WIDER-Attribute: its mean and, where printed, that of each of WIDER_ATTRIBUTES.
 
-  SRN's evaluation program, which interpolates and drops unspecified labels, is the one that its tables go back to.
+  SRN's evaluation program (Zhu et al. 2017), which interpolates and drops unspecified labels, is the one that its tables go back
+  to. `config` and `note` as in `Row`.
+
+  Raises:
+    ValueError: some of the attributes' figures are missing.
   """
   per_attribute = dict(zip(WIDER_ATTRIBUTES, each, strict=True)) if each else {}
   return Row({"full": {"mAP": mean}}, config, note, "srn", per_attribute)
@@ -90,7 +94,10 @@ def wider_row(config: Mapping[str, Any] | None, mean: float, *each: float, note:
 def pedestrian_row(config: Mapping[str, Any] | None, mA: float | None = None, Acc: float | None = None,
                    Prec: float | None = None, Rec: float | None = None, F1: float | None = None, *, note: str = "",
                    convention: str = "native") -> Row:
-  """A row of the metrics of RAP and PETA; None where nothing is printed. "native" takes F1 of the averaged Prec and Rec."""
+  """A row of the metrics of RAP and PETA in percent; None where nothing is printed. "native" takes F1 of the averaged Prec and Rec.
+
+  `config`, `note` and `convention` as in `Row`.
+  """
   figures = {"mA": mA, "Acc": Acc, "Prec": Prec, "Rec": Rec, "F1": F1}
   return Row({"full": {name: figure for name, figure in figures.items() if figure is not None}}, config, note, convention)
 
@@ -210,6 +217,9 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     arg: what stands behind the colon; None or "" gives the defaults.
     **defaults: name -> default; its type is the option's type. A bare name is True.
 
+  Returns:
+    Name -> value, for all of `defaults`.
+
   Raises:
     InputError: unknown option or a value of the wrong type.
   """
@@ -265,7 +275,11 @@ def parse_row(arg: str | None, tables: Mapping[str, Mapping[str, Row]],
 
 
 def choice(option: str, name: str, known: Mapping[str, Any]) -> Any:
-  """known[name]; InputError where an option of the config argument has no such value."""
+  """known[name], where `option` of the config argument has the value `name`.
+
+  Raises:
+    InputError: no such value.
+  """
   if name not in known:
     raise InputError(f"config option {option}={name!r} is unknown; known: {', '.join(known)}")
   return known[name]
@@ -304,6 +318,9 @@ def dataset(name: str, *, fixed_size: bool) -> dict[str, Any]:
   Args:
     name: as in `config.data.name`.
     fixed_size: the model has kernels as large as its maps, so the full view has the size of the training crops.
+
+  Returns:
+    Dotted key -> value, for `override`.
   """
   tall = name in ("pa100k", "rap", "rap2")
   resize, size = ((256, 128), (224, 112)) if tall else ((256, 256), (224, 224))
@@ -328,6 +345,12 @@ def resolve(config: ml_collections.ConfigDict, options: ml_collections.ConfigDic
     options: `dataset`, `small`, `world`, `tiny`.
     row: of `parse_row`.
     fixed_size: see `dataset`.
+
+  Returns:
+    The same config, changed in place.
+
+  Raises:
+    InputError: as `override`.
   """
   if row:
     override(config, row.config)
@@ -337,7 +360,7 @@ def resolve(config: ml_collections.ConfigDict, options: ml_collections.ConfigDic
 
 
 def at_size(config: ml_collections.ConfigDict, options: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """A paper's config as it is, or smaller, by the options that its file shares with the others.
+  """A paper's config as it is, or made smaller in place, by the options that its file shares with the others (sizes: our choice).
 
   `options.small`: `small`. `options.world`: 9,000 drawn people in place of
   WIDER-Attribute. `options.tiny`: `tiny`, on 120 drawn people.
@@ -350,7 +373,7 @@ def at_size(config: ml_collections.ConfigDict, options: ml_collections.ConfigDic
 
 
 def small(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """A tiny trunk on images a quarter as large, from scratch: minutes on a laptop."""
+  """The same config, with a tiny trunk on images a quarter as large, from scratch: minutes on a laptop (our choice)."""
   config.model.depth = "tiny"
   for key in ("resize", "size", "crop_sizes"):
     config.input[key] = tuple(side // 4 for side in config.input[key])
@@ -389,7 +412,7 @@ def tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def total_steps(config: Mapping[str, Any], num_train: int) -> int:
-  """Number of updates: the first one set of total_steps, total_examples, total_epochs."""
+  """Number of updates for `num_train` samples: the first one set of total_steps, total_examples (rounded up), total_epochs (rounded)."""
   if config.total_steps is not None:
     return config.total_steps
   if config.total_examples is not None:
@@ -398,12 +421,16 @@ def total_steps(config: Mapping[str, Any], num_train: int) -> int:
 
 
 def epochs_to_steps(epochs: float, num_train: int, batch_size: int) -> int:
-  """Updates in that many epochs, at least 1 (0 epochs is 0)."""
+  """Updates in that many epochs of `num_train` samples, `batch_size` in each, at least 1 (0 epochs is 0)."""
   return max(1, round(epochs * num_train / batch_size)) if epochs > 0 else 0
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Raises InputError for values that no run can use."""
+  """Refuses values that no run can use.
+
+  Raises:
+    InputError: names the key and what it may be.
+  """
   for key, allowed in _CHOICES.items():
     value = _get(config, key)
     if value not in allowed:
@@ -436,7 +463,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-  """The config of a run's `config.json`; lists become tuples again."""
+  """The config of a run's `config.json`; lists become tuples again. ValueError where the text is no JSON."""
   return ml_collections.ConfigDict(_lists_to_tuples(json.loads(text)))
 
 
@@ -458,7 +485,7 @@ def _get(config: ml_collections.ConfigDict, key: str) -> Any:
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Dotted key -> value."""
+  """Dotted key -> value, of all sections."""
   return _flatten(config.to_dict())
 
 

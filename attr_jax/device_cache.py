@@ -55,7 +55,7 @@ def train_iterator(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, c
     `pipeline.train_dataset`. None where `fill` gives none.
 
   Raises:
-    InputError: The batch does not divide by the number of processes, or a record cannot be read.
+    InputError: The batch does not divide by the number of processes.
   """
   samples = fill(source, spec, config, mesh, second=second, quiet=quiet)
   if samples is None:
@@ -64,7 +64,20 @@ def train_iterator(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, c
 
 
 def draw_views(count: int, spec: pipeline.InputSpec, config: ml_collections.ConfigDict, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-  """Batches of `pipeline.view_dataset` from a step on: this process's part of the places, boxes and mirrorings of `count` samples."""
+  """Batches of `pipeline.view_dataset` from a step on: this process's part of the places, boxes and mirrorings of `count` samples.
+
+  Args:
+    count: Samples of the split.
+    spec: As in `train_iterator`.
+    config: The run's (`batch_size`, `seed`).
+    start_step: First step.
+
+  Returns:
+    Endless dicts of `view` int32 [B / processes, 6].
+
+  Raises:
+    InputError: The batch does not divide by the number of processes.
+  """
   views = pipeline.view_dataset(count, spec, batch_size=config.batch_size, seed=config.seed,
                                 process_index=jax.process_index(), process_count=jax.process_count())
   return pipeline.train_iterator(views, start_step, num_threads=1)  # drawing is Python work, which threads do not share
@@ -72,7 +85,10 @@ def draw_views(count: int, spec: pipeline.InputSpec, config: ml_collections.Conf
 
 def fill(source: Sequence[dict[str, Any]], spec: pipeline.InputSpec, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, *,
          second: Any = None, quiet: bool = False) -> Batch | None:
-  """`upload`, arguments as in `train_iterator`. None where no cache is asked for, or where it cannot be; one line then says why."""
+  """`upload`, arguments as in `train_iterator`. None where no cache is asked for, or where it cannot be; one line then says why.
+
+  It may take half (SHARE, our choice) of the memory that is free on the fullest device.
+  """
   if config.data.cache != "device":
     return None
   say = functools.partial(_say, quiet or jax.process_index() > 0)
@@ -162,7 +178,17 @@ def compile_view(spec: pipeline.InputSpec, mesh: jax.sharding.Mesh) -> Any:
 
 
 def cut_batches(samples: Batch, view: Any, mesh: jax.sharding.Mesh, draws: Iterator[dict[str, np.ndarray]]) -> Iterator[Batch]:
-  """The batches of `view`, a program of `compile_view`, for this process's rows of `draws`, batches of `pipeline.view_dataset`."""
+  """The batches of `view`, a program of `compile_view`, for this process's rows of `draws`, batches of `pipeline.view_dataset`.
+
+  Args:
+    samples: of `upload`.
+    view: of `compile_view`.
+    mesh: that both are on.
+    draws: `view` int32 [B / processes, 6] each.
+
+  Returns:
+    Batches on the devices, as long as `draws` gives any; their arrays are [B, ...].
+  """
   rows = sharding.over_batch(mesh)
   for drawn in draws:
     yield view(samples, sharding.put_batch(drawn, rows)["view"])
@@ -223,7 +249,7 @@ def _insert(part: Batch, piece: Batch, first: jax.Array) -> Batch:
 
 
 def free_gigabytes(mesh: jax.sharding.Mesh) -> float:
-  """Free memory of the fullest device, the same figure on every process; devices of a CPU share what is available."""
+  """Free memory of the fullest device in GB (10^9 bytes), the same figure on every process; devices of a CPU share what is available."""
   def free(device: jax.Device) -> float:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:

@@ -61,6 +61,11 @@ class Run:
 def load_run(workdir: pathlib.Path, mesh: jax.sharding.Mesh, checkpoint: str = "best") -> Run:
   """Restores a run's best, last or numbered checkpoint onto the devices of `mesh`.
 
+  Args:
+    workdir: the run's folder.
+    mesh: where parameters and statistics go.
+    checkpoint: "best", "last" or a step as text.
+
   Raises:
     InputError: not a run folder, no such checkpoint, or it does not fit.
   """
@@ -113,6 +118,9 @@ def predict_split(
   Returns:
     {"id" int64 [N], "logit" float32 [N, L], "label" uint8 [N, L], "known" bool [N, L]} and, where the data have
     masks and the model predicts them, or weighs regions, the further rows of `steps.make_predict_step`.
+
+  Raises:
+    InputError: `config.evaluate.batch_size` does not divide over the devices, or unknown views.
   """
   sharding.check_batch("config.evaluate.batch_size", config.evaluate.batch_size, mesh)
   dataset = pipeline.eval_dataset(
@@ -180,6 +188,9 @@ def choose(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, predic
 
   Returns:
     None where a score above the convention's threshold decides.
+
+  Raises:
+    InputError: a threshold is to be searched and there is no validation split; an unknown rule in `config.decide`.
   """
   search = _threshold_search(config)
   if search != "fixed" and val is None:
@@ -207,6 +218,12 @@ def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None,
 
   Each attribute has the threshold of its own highest F1 (`metrics.search_thresholds`; our choice), whatever rule the run's own evaluation
   follows. A decoder's label sets have a factor instead, see `config.decide`.
+
+  Args:
+    run: the trained run.
+    mesh: where to compute.
+    data_dir: where the prepared data lie, if not where the run found them.
+    progress: show a bar.
 
   Returns:
     What `thresholds.json` holds: {"step", "split", "views", "rule", "threshold": {label: number}} and, of a decoder, "factor". {} for
@@ -241,12 +258,24 @@ def _best_factor(name: str, info: info_lib.DatasetInfo, val: Mapping[str, np.nda
 
 def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], convention: str = "native", *,
             chosen: Chosen | None = None, label_groups: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-  """The metrics of `evaluation/*.json` from `predict_split`'s table.
+  """The metrics of `evaluation/*.json` from `predict_split`'s table, fractions in [0, 1].
 
-  `convention` rules the overall figures (and their threshold, unless labels are `chosen`); the figures per
-  attribute are always native, at 0.5 or by what is chosen. With `label_groups` there are figures per group. Without labels (a segmenter, a parser) there are the figures of the masks alone:
-  `mask_IoU` and `region_IoU/<region>` are pooled over all pixels of the split, `mask_IoU_per_image` is the mean over images.
-  `region_weight/<region>` of an attribute is the mean over images.
+  The figures per attribute are always native, at 0.5 or by what is chosen. Without labels (a segmenter, a parser) there are the
+  figures of the masks alone: `mask_IoU` and `region_IoU/<region>` are pooled over all pixels of the split, `mask_IoU_per_image` is
+  the mean over images. `region_weight/<region>` of an attribute is the mean over images.
+
+  Args:
+    predictions: "logit" [N, L], "label" [N, L], "known" [N, L] and the further rows, see `predict_split`.
+    label_names: L names.
+    convention: rules the overall figures, and their threshold unless labels are `chosen`.
+    chosen: which labels are there; None: by the convention's threshold.
+    label_groups: group -> its labels, for figures per group where labels are `chosen`.
+
+  Returns:
+    {"metrics", "per_attribute", "convention", "average_precision", "threshold"}, with `chosen` also "per_group" and "rule".
+
+  Raises:
+    ValueError: an unknown convention, or arrays as `metrics` forbids.
   """
   overall, per_attribute, per_group = {}, {}, {}
   decision = chosen.decision if chosen else None
@@ -359,8 +388,15 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
 def average_predictions(tables: Sequence[Mapping[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
   """One table of `predict_split`, or the mean probabilities of several (SSP + SSG of Kalayeh et al. 2017), as logits.
 
+  Args:
+    tables: of the same split, "logit" [N, L] and the further rows.
+    what: names them in an error.
+
+  Returns:
+    A single table as it is; of several only "id", "label", "known" and "logit" [N, L], float64.
+
   Raises:
-    InputError: they hold other samples; `what` names them.
+    InputError: they hold other samples.
   """
   predictions = dict(tables[0])
   if len(tables) == 1:
@@ -379,12 +415,18 @@ def _threshold_search(config: ml_collections.ConfigDict) -> str:
 
 
 def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bool = False) -> dict[str, np.ndarray]:
-  """How far each label's heatmap is from moving with its image, over a split (`nn.heatmaps`).
+  """How far each label's heatmap is from moving with its image, over a split (`nn.heatmaps`; the measure is our choice).
+
+  Args:
+    run: the trained run.
+    source: records of the split.
+    mesh: where to compute.
+    progress: show a bar.
 
   Returns:
     {"flip_error", "scale_error"}, float64 [L] each: 0 where maps of mirrored images, or of smaller ones
-    (`explain.small_size`), are the maps of the images. {} for a model without heatmaps; no "scale_error" for one whose kernels
-    are as large as its maps.
+    (`explain.small_size`), are the maps of the images; nan where maps are constant. {} for a model without heatmaps; no
+    "scale_error" for one whose kernels are as large as its maps.
   """
   spec = dataclasses.replace(input_spec(run.config), masks=False)
   batch = one(source, spec)
@@ -400,11 +442,17 @@ def equivariance(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bo
 
 
 def maps_inside(run: Run, source: Any, mesh: jax.sharding.Mesh, *, progress: bool = False) -> dict[str, np.ndarray]:
-  """How much of each label's heatmap and attention lies on the person, over a split (`nn.heatmaps`).
+  """How much of each label's heatmap and attention lies on the person, over a split (`nn.heatmaps`, after Wang et al. 2020).
+
+  Args:
+    run: the trained run.
+    source: records of the split.
+    mesh: where to compute.
+    progress: show a bar.
 
   Returns:
-    {"heatmap_inside", "attention_inside", "person_area"}, float64 [L] each: the share of the map, and of the image, over the images
-    that show the label. {} for a model without such maps and for data without masks of persons.
+    {"heatmap_inside", "attention_inside", "person_area"}, float64 [L] in [0, 1] each: the share of the map, and of the image, over
+    the images that show the label; nan where there are none. {} for a model without such maps and for data without masks of persons.
   """
   spec = dataclasses.replace(input_spec(run.config), masks=True)
   if "person_mask" not in pipeline.evaluation_view(source[0], spec=spec, views="full"):
@@ -433,13 +481,17 @@ def _heatmap_sums(run: Run, step: Callable[..., Any], source: Any, spec: pipelin
 
 
 def outputs(run: Run, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Shapes of what the model names for such a batch; raises InputError where it does not take images of that size."""
+  """Shapes of what the model names for such a batch (`image` uint8 [B, H, W, 3] and what else it takes).
+
+  Raises:
+    InputError: the model does not take images of that size.
+  """
   shapes = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in batch.items()}
   return jax.eval_shape(steps.make_explain_step(run.model, run.config), run.params, run.batch_stats, shapes)
 
 
 def one(source: Any, spec: pipeline.InputSpec, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-  """What a model takes of the first sample of a split, in its full view or at a size of its own, as a batch."""
+  """What a model takes of the first sample of `source`, in the full view of `spec` or at `size` (H, W), as a batch [1, ...]."""
   spec = dataclasses.replace(spec, full_size=size) if size else spec
   sample = pipeline.evaluation_view(source[0], spec=spec, views="full")
   return {key: sample[key][None] for key in steps.INPUTS if key in sample}
@@ -452,7 +504,16 @@ def _region_names(count: int) -> list[str]:
 
 def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
                 predictions: Mapping[str, np.ndarray], source: Any, num_images: int = 24) -> None:
-  """`pictures/<name>-*.png`: AP bars, ROC curves, confusion bars, a contact sheet of images all over the split."""
+  """`pictures/<name>-*.png`: AP bars, ROC curves, confusion bars, a contact sheet of images all over the split.
+
+  Args:
+    workdir: the run's folder.
+    name: how the files begin.
+    report: of `evaluate_runs`, with figures per attribute.
+    predictions: `predict_split`'s table.
+    source: records of the split.
+    num_images: on the contact sheet.
+  """
   folder = workdir / "pictures"
   folder.mkdir(exist_ok=True)
   names = list(report["per_attribute"])
@@ -469,7 +530,11 @@ def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
 
 
 def input_spec(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo | None = None) -> pipeline.InputSpec:
-  """The pipeline's part of the config; `info` for training on crops that keep the labels of one group."""
+  """The pipeline's part of the config; `info` for training on crops that keep the labels of one group.
+
+  Raises:
+    InputError: no such group, or sizes of crops that do not fit.
+  """
   keys = ("resize", "size", "full_size", "crop", "crop_sizes", "max_distort", "keep_ratio", "flip", "scaled_decode", "masks")
   options = {key: config.input[key] for key in keys}
   if info is not None and config.input.crop == "six_view":
@@ -482,18 +547,18 @@ def input_spec(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo | N
 
 
 def open_data(config: ml_collections.ConfigDict, data_dir: str | None = None) -> registry.Dataset:
-  """The run's prepared data set."""
+  """The run's prepared data set, in `data_dir` or where the config says; InputError where it is not prepared."""
   return registry.open_dataset(config.data.name, data_dir or data_folder(config), config.data.size, config.data.get("partition"),
                                config.data.get("margin", 0.0))
 
 
 def open_source(config: ml_collections.ConfigDict, dataset: registry.Dataset, split: str) -> registry.RecordSource:
-  """The records of a split, with the masks that the run reads."""
+  """The records of a split of `dataset` ("train+val" is both), with the masks that the run reads; InputError where one is missing."""
   return dataset.source(split, config.data.get("annotation", ""))
 
 
 def open_second(config: ml_collections.ConfigDict, split: str, data_dir: str | None = None) -> registry.RecordSource | None:
-  """The records of the same split of `config.data.second`, if the run learns from two data sets."""
+  """The records of the same split of `config.data.second`, if the run learns from two, else None; `data_dir` as in `open_data`."""
   if not config.data.get("second"):
     return None
   return registry.open_dataset(config.data.second, data_dir or data_folder(config), config.data.size).source(split)

@@ -57,7 +57,7 @@ def _to_host(value: jax.Array) -> np.ndarray:
 
 
 def small_size(run: Any) -> tuple[int, int]:
-  """(height, width) of the smaller copies that a run's heatmaps are compared on: VAC's own, else 6/7 of the "full" view."""
+  """(height, width) in pixels of the smaller copies that a run's heatmaps are compared on: VAC's own, else 6/7 of the "full" view."""
   ratio = run.config.model.get("small_size", 6 / 7)
   return tuple(round(side * ratio) for side in run.config.input.full_size)
 
@@ -73,7 +73,7 @@ def draw(runs: Mapping[str, Any], inputs: Mapping[str, tuple[Sequence[Mapping[st
       read), and how they come to the network; with `masks` the true person is drawn where the data have one.
     folder: of the pictures.
     name: how the files begin.
-    num_images: rows of each picture.
+    num_images: rows of each picture, at most.
     threshold: what says that a label is there, see `evaluate.Chosen`: scores, or the factor of the model's own rule. None:
       0.5, or the factor in `config.decide`.
   """

@@ -67,7 +67,7 @@ class Collective:
 
 
 def instructions(text: str) -> list[Instruction]:
-  """All of `compiled.as_text()`."""
+  """All instructions of `compiled.as_text()`, in its order."""
   body, found = "", []
   for line in text.splitlines():
     if line.endswith("{") and not line.startswith(" "):
@@ -87,7 +87,7 @@ def of_norm(layer: str) -> bool:
 
 
 def moved_activations(found: Sequence[Instruction], least: int) -> list[Instruction]:
-  """Transposes and synchronous copies (changes of layout) of at least so many values, the images' own left out.
+  """Transposes and synchronous copies (changes of layout) of at least `least` values, the images' own ([..., 3]) left out.
 
   Copies that run beside others, to faster memory and back, keep the layout and are not meant.
   """

@@ -5,8 +5,9 @@ scalar. Logits of any float type are cast to float32 first. Values and gradients
 are finite for logits of +-1e4, because nothing here takes the logarithm of a
 probability. Shapes that do not match raise ValueError when the function is traced.
 
-Class weights are pairs (positive_weight [L], negative_weight [L]) made from the
-share of positives of each label in the training split, for example
+Class weights are pairs (positive_weight, negative_weight), float32 [L] each, made
+from the share of positives [L] of each label in the training split, a fraction in
+[0, 1] (ValueError otherwise, unless it is a jax array). For example
 
   positive, negative = exp_ratio_weights(info.positive_ratio)
   loss = binary_cross_entropy(
@@ -51,6 +52,9 @@ def binary_cross_entropy(
   Returns:
     float32, as logits. Eq. 1 (w = 1) and Eq. 2 (`inverse_ratio_weights`) of
     Wu et al. 2020, and the loss of Guo et al. 2019 (`exp_ratio_weights`), before the sums.
+
+  Raises:
+    ValueError: label or a weight does not have one of these shapes.
   """
   logits, label = _pair(logits, label)
   positive = _weight(positive_weight, logits.shape) * label * jax.nn.softplus(-logits)
@@ -76,6 +80,9 @@ def weighted_focal_loss(
 
   Returns:
     float32, as logits.
+
+  Raises:
+    ValueError: a negative gamma (not seen where it is traced), or shapes as in `binary_cross_entropy`.
   """
   if isinstance(gamma, (int, float)) and gamma < 0:  # a traced one cannot be looked at
     raise ValueError(f"gamma must not be negative, got {gamma}")
@@ -101,6 +108,9 @@ def attention_variance_weights(history, filled) -> jax.Array:
 
   Returns:
     float32 [B, L], exactly 1 where fewer than two rows are filled.
+
+  Raises:
+    ValueError: history or filled has another shape.
   """
   history = jax.lax.stop_gradient(jnp.asarray(history, jnp.float32))
   if history.ndim != 3:
@@ -144,6 +154,9 @@ def attention_consistency(heatmap_a, heatmap_b, *, form: str = "mse", where=None
 
   Returns:
     float32 [B, L]; 0 for a sample without any cell.
+
+  Raises:
+    ValueError: an unknown form, or shapes that do not match.
   """
   if form not in ("mse", "norm"):
     raise ValueError(f"unknown form {form!r}; known: mse, norm")
@@ -176,6 +189,9 @@ def scale_consistency(heatmap_a, heatmap_b, *, form: str = "mse") -> jax.Array:
 
   Returns:
     float32 [B, L].
+
+  Raises:
+    ValueError: an unknown form, or maps of different B or L.
   """
   if form not in ("mse", "norm"):
     raise ValueError(f"unknown form {form!r}; known: mse, norm")
@@ -210,15 +226,18 @@ def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def softmax_cross_entropy(logits, target) -> jax.Array:
-  """-sum_k t_k log softmax(logits)_k, for class maps (face parsing).
+  """-sum_k t_k log softmax(logits)_k, for class maps (the face parsing of Kalayeh et al. 2017).
 
   Args:
     logits: [..., K].
     target: integer classes [...], or a distribution [..., K]. An integer outside
-      [0, K), such as 255, marks a pixel that does not count: its loss is 0.
+      [0, K), such as 255, marks a pixel that does not count: its loss is 0 (our choice).
 
   Returns:
     float32 [...].
+
+  Raises:
+    ValueError: shapes that do not match.
   """
   logits, target = jnp.asarray(logits, jnp.float32), jnp.asarray(target)
   if jnp.issubdtype(target.dtype, jnp.integer):
@@ -247,6 +266,9 @@ def reduce_loss(
 
   Returns:
     float32 scalar.
+
+  Raises:
+    ValueError: an unknown reduction, a where of another shape, or a loss without a label axis where labels are summed.
   """
   if reduction not in REDUCTIONS:
     raise ValueError(f"unknown reduction {reduction!r}; known: {', '.join(REDUCTIONS)}")
@@ -283,16 +305,16 @@ def exp_ratio_weights(ratio) -> tuple[jax.Array, jax.Array]:
 
 
 def inverse_ratio_weights(ratio) -> tuple[jax.Array, jax.Array]:
-  """(1 / (2 r), 1 / (2 (1 - r))), r clipped to [0.01, 0.99] (Eq. 2 of Wu et al. 2020)."""
+  """(1 / (2 r), 1 / (2 (1 - r))), r [L] clipped to [0.01, 0.99] (Eq. 2 of Wu et al. 2020; the clip is our choice)."""
   ratio = jnp.clip(_ratio(ratio), 0.01, 0.99)
   return 0.5 / ratio, 0.5 / (1 - ratio)
 
 
 def mixed_weights(ratio) -> tuple[jax.Array, jax.Array]:
-  """The mean of no weights and `inverse_ratio_weights`.
+  """The mean of no weights and `inverse_ratio_weights`, of the share of positives [L].
 
-  One cross-entropy with these weights is (L_b + L_w) / 2, the mixed loss of
-  Wu et al. 2020, because the weights enter linearly.
+  One cross-entropy with these weights is (L_b + L_w) / 2, because the weights enter linearly: our reading of
+  the mixed loss, which Wu et al. 2020 name and do not define.
   """
   positive, negative = inverse_ratio_weights(ratio)
   return (1 + positive) / 2, (1 + negative) / 2
@@ -305,17 +327,17 @@ def exp_prior_weights(ratio) -> tuple[jax.Array, jax.Array]:
 
 
 def deepmar_ratio_weights(ratio) -> tuple[jax.Array, jax.Array]:
-  """(exp(1 - q), exp(q)), q = min(1, positives / negatives) (released code of DIAA)."""
+  """(exp(1 - q), exp(q)), q = min(1, positives / negatives) [L] (released code of Sarafianos et al. 2018)."""
   ratio = _ratio(ratio)
   odds = jnp.minimum(1.0, ratio / jnp.maximum(1 - ratio, 0.5))  # above one half q is 1 anyhow
   return jnp.exp(1 - odds), jnp.exp(odds)
 
 
 def neg_over_pos_weights(ratio) -> tuple[jax.Array, jax.Array]:
-  """(w, w) with w = max(1, negatives / positives), r not below 0.01.
+  """(w, w) with w = max(1, negatives / positives) [L], the share of positives not below 0.01 (our choice).
 
-  The author of DIAA on his class weights for PETA: 1 for a majority class, else the
-  ratio of negatives to positives.
+  Sarafianos et al. 2018 on PETA, as the author says in issue 7 of the released program: 1 for a
+  majority class, else the ratio of negatives to positives.
   """
   ratio = jnp.clip(_ratio(ratio), 0.01, 1.0)
   weight = jnp.maximum(1.0, (1 - ratio) / ratio)
@@ -323,7 +345,7 @@ def neg_over_pos_weights(ratio) -> tuple[jax.Array, jax.Array]:
 
 
 def capped_positive_weights(ratio, cap: float = 10.0) -> tuple[jax.Array, jax.Array]:
-  """(min(cap, negatives / positives), 1), 1 for labels without positives (Tang et al. 2019)."""
+  """(min(cap, negatives / positives), 1) [L], 1 for labels without positives (Tang et al. 2019, with a cap of 10)."""
   ratio = _ratio(ratio)
   some = ratio > 0
   odds = (1 - ratio) / jnp.where(some, ratio, 1.0)
@@ -351,7 +373,7 @@ def classification_loss(
   Args:
     logits: [B, L].
     batch: `label` [B, L] in {0, 1} and `known` bool [B, L].
-    positive_ratio: [L], the share of positives in the training split.
+    positive_ratio: [L], the share of positives in the training split, in [0, 1].
     loss: "bce" (Eq. 1 of Wu et al. 2020), "inverse_ratio" (its Eq. 2), "mixed" (their mean), "exp_ratio" (Guo et al.
       2019) or "capped_positive" (Tang et al. 2019).
     unspecified: labels that are not known count as "negative" (SRN, DIAA) or not at all ("ignore", Wu et al. 2020).
@@ -359,6 +381,9 @@ def classification_loss(
 
   Returns:
     float32 scalar.
+
+  Raises:
+    ValueError: an unknown loss, unspecified or reduction, or shapes that do not match.
   """
   if loss not in CLASSIFICATION_LOSSES:
     raise ValueError(f"unknown loss {loss!r}; known: {', '.join(CLASSIFICATION_LOSSES)}")

@@ -167,7 +167,7 @@ def _average_precisions(label, score, known, **flavour) -> np.ndarray:
 
 
 def probabilities(logit: np.ndarray) -> np.ndarray:
-  """Sigmoid in float64, kept off 0 and 1 so that logits can be had back."""
+  """Sigmoid of logits [...] of any shape: float64 [...], kept off 0 and 1 so that logits can be had back (cut at +-36, our choice)."""
   clipped = np.clip(logit.astype(np.float64), -36.0, 36.0)
   return 1 / (1 + np.exp(-clipped))
 
@@ -211,14 +211,14 @@ def average_precision(label, score, known=None, flavour: str = "step") -> np.nda
 
 
 def mean_average_precision(label, score, known=None, flavour: str = "step") -> float:
-  """Mean of `average_precision` over the labels that have a positive sample."""
+  """mAP: mean of `average_precision` [L] over the labels that have a positive sample; ValueError as there."""
   return _mean(np.atleast_1d(average_precision(label, score, known, flavour)))
 
 
 def roc_auc(label, score, known=None) -> np.ndarray:
   """Area under the ROC curve of each label, ties counted one half.
 
-  The Mann-Whitney form (sum of the positives' ranks - P (P + 1) / 2) / (P N).
+  The Mann-Whitney form (sum of the positives' ranks - P (P + 1) / 2) / (P N), of arrays [N, L].
 
   Returns:
     float64 [L]; nan for labels without a known positive or without a known negative.
@@ -243,7 +243,7 @@ def _balanced(counts: _Counts) -> np.ndarray:
 
 
 def mean_accuracy(label, score, known=None, threshold=0.5) -> float:
-  """mA: mean over labels of (TP / P + TN / N) / 2.
+  """mA of arrays [N, L]: mean over labels of (TP / P + TN / N) / 2 (Deng et al. 2014, PETA).
 
   Labels without a known positive or without a known negative are left out.
   """
@@ -252,7 +252,7 @@ def mean_accuracy(label, score, known=None, threshold=0.5) -> float:
 
 
 def balanced_accuracy(label, score, known=None, threshold=0.5) -> float:
-  """Mean over labels of (TPR + TNR) / 2, the name mA has in work on faces.
+  """Mean over labels of (TPR + TNR) / 2 of arrays [N, L], the name mA has in work on faces.
 
   The same number as `mean_accuracy` (Kalayeh et al. 2017 after Huang et al. 2016).
   """
@@ -260,7 +260,7 @@ def balanced_accuracy(label, score, known=None, threshold=0.5) -> float:
 
 
 def classification_error(label, score, known=None, threshold=0.5) -> float:
-  """Mean over labels of (FP + FN) / known samples, as CelebA tables print it."""
+  """Mean over labels of (FP + FN) / known samples of arrays [N, L], as tables on CelebA print it (Kalayeh et al. 2017)."""
   label, score, known = _check(label, score, known)
   counts = _count(label, _decide(score, threshold), known)
   return _mean(_ratio(counts.fp + counts.fn, known.sum(axis=0)))
@@ -284,7 +284,7 @@ def _instance_metrics(label, decision, known) -> dict[str, float]:
 
 
 def instance_metrics(label, score, known=None, threshold=0.5) -> dict[str, float]:
-  """Example-based metrics of Li et al. 2016 (RAP), over an image's known labels.
+  """Example-based metrics of Li et al. 2016 (RAP) of arrays [N, L], over an image's known labels.
 
   With y the true and p the predicted labels of an image: Acc = mean |y & p| / |y | p|,
   Prec = mean |y & p| / |p| (0 if p is empty), Rec = mean |y & p| / |y|,
@@ -317,7 +317,7 @@ def _label_metrics(label, decision, known) -> dict[str, float]:
 
 
 def label_metrics(label, score, known=None, threshold=0.5) -> dict[str, float]:
-  """Precision, recall and F1 per label (C) and over all known cells (O).
+  """Precision, recall and F1 of arrays [N, L], per label (C) and over all known cells (O).
 
   P-C and R-C are means over the labels that have a known positive (a label that is
   never predicted has precision 0). F1-C = 2 P-C R-C / (P-C + R-C), and
@@ -337,11 +337,14 @@ def _top_k(score, known, k) -> np.ndarray:
 
 
 def top_k_metrics(label, score, known=None, k: int = 3, threshold=None) -> dict[str, float]:
-  """`label_metrics` when each image gets the k highest of its known labels.
+  """`label_metrics` of arrays [N, L] when each image gets the k highest of its known labels.
 
   With a threshold, of these only the ones with `score >= threshold` (the tables of
   ML-GCN and VAC on COCO); with None exactly k, whatever their scores (WARP,
   CNN-RNN). Ties go to the label with the lower index.
+
+  Raises:
+    ValueError: k below 1, or arrays as the module's head forbids.
   """
   if k < 1:
     raise ValueError(f"k must be at least 1, got {k}")
@@ -362,10 +365,13 @@ def _sample_f_beta(label, decision, known, beta) -> float:
 
 
 def sample_f_beta(label, score, known=None, threshold=0.5, beta: float = 2.0) -> float:
-  """Mean over images of (1 + b^2) TP / (b^2 P + predicted), 0 where that is 0 / 0.
+  """Mean over images, of arrays [N, L], of (1 + b^2) TP / (b^2 P + predicted), 0 where that is 0 / 0.
 
   The score of the iMet challenge with b = 2; scikit-learn's `fbeta_score` with
   average="samples", zero_division=0. Every image counts, empty ones too.
+
+  Raises:
+    ValueError: beta is not positive, or arrays as the module's head forbids.
   """
   label, score, known = _check(label, score, known)
   if not beta > 0:
@@ -384,6 +390,9 @@ def set_metrics(label, decision, known=None) -> dict[str, float]:
   Returns:
     sample_, macro_ and micro_ with P, R, F1 and F2 (0 where a value is 0 / 0, as scikit-learn with zero_division=0; macro:
     over labels with a positive), and `accuracy`, the share of right entries.
+
+  Raises:
+    ValueError: arrays as the module's head forbids.
   """
   label, decision, known = _check(label, np.asarray(decision, float), known)
   decision = decision.astype(bool)
@@ -412,14 +421,14 @@ def search_thresholds(label, score, known=None, *, kind: str = "global", prior=N
     kind: "global": one threshold t, by F-beta averaged over images. "prior": t clip(r, 0.01, 1)^0.05 likewise, r the share of
       positives. Both from the released program of Tang et al. 2019. "per_class": each label's own, by the label's F-beta;
       the global one where a label has no positives.
-    prior: [L], r, for "prior".
+    prior: [L], r in [0, 1], for "prior".
     beta: of F-beta.
 
   Returns:
     float64 [L]; of several best thresholds the lowest.
 
   Raises:
-    ValueError: an unknown kind.
+    ValueError: an unknown kind, "prior" without a prior, or arrays as the module's head forbids.
   """
   label, score, known = _check(label, score, known)
   shape = {"global": 1.0, "prior": None if prior is None else np.clip(prior, 0.01, 1.0) ** 0.05, "per_class": 1.0}
@@ -437,7 +446,7 @@ def search_thresholds(label, score, known=None, *, kind: str = "global", prior=N
 
 
 def micro_roc_auc(label, score, known=None) -> float:
-  """Area under the ROC curve of all entries together, nan without positives or negatives."""
+  """Area under the ROC curve of all entries of [N, L] together, nan without positives or negatives."""
   label, score, known = _check(label, score, known)
   return float(roc_auc(label[known][:, None], score[known][:, None])[0])
 
@@ -449,6 +458,9 @@ def per_attribute(label, score, known=None, threshold=0.5, decision=None) -> dic
     A dict of arrays [L]: AP, AP_interpolated, accuracy, balanced_accuracy,
     precision, recall, F1, ROC-AUC (float64, nan where undefined; precision is 0 for
     a label that is never predicted) and positives, negatives, unspecified (int64).
+
+  Raises:
+    ValueError: arrays as the module's head forbids.
   """
   label, score, known = _check(label, score, known)
   counts = _count(label, _decide(score, threshold) if decision is None else np.asarray(decision, bool), known)
@@ -530,7 +542,7 @@ def region_metrics(confusion, names) -> dict[str, float]:
   """Figures of a parsing from the pixels of all images.
 
   Args:
-    confusion: int [R, R] or [N, R, R], pixels of true and predicted region; images are added up.
+    confusion: int [R, R] or [N, R, R], pixels of true (rows) and predicted (columns) region; images are added up.
     names: of the R regions.
 
   Returns:

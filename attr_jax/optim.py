@@ -41,6 +41,14 @@ def make_schedule(config: ml_collections.ConfigDict, total_steps: int, num_train
 
   step: times `factor` from each of `at_epochs` on. cosine: to zero at the last
   step. Both after a linear warm-up from zero over `warmup_epochs`.
+
+  Args:
+    config: the run's (`schedule`, `optimizer.learning_rate`, `batch_size`).
+    total_steps: updates of the run.
+    num_train: samples of the training split, to make steps of epochs.
+
+  Returns:
+    A function of the number of updates done.
   """
   peak, schedule = config.optimizer.learning_rate, config.schedule
   to_steps = lambda epochs: epochs_to_steps(epochs, num_train, config.batch_size)
@@ -69,7 +77,10 @@ def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule,
                    trainable: Sequence[str] | None = None) -> optax.GradientTransformation:
   """Clipping, weight decay, SGD/Adam/AdaGrad/LARS/LAMB, plateau, freezing and averaging in one chain.
 
-  `trainable` names the top-level parameter groups that change; None is all.
+  Args:
+    config: the run's (`optimizer`, `schedule.name`).
+    schedule: of `make_schedule`.
+    trainable: top-level parameter groups that change; None is all.
   """
   options = config.optimizer
   mask = _is_kernel if options.weight_decay_on == "kernels" else None
@@ -148,6 +159,13 @@ def observe_validation(opt_state: Any, value: float, *, factor: float, patience:
   The learning rate is multiplied by `factor` when the value has not improved
   for more than `patience` evaluations, at most `max_drops` times. Without a
   plateau schedule nothing changes.
+
+  Args:
+    opt_state: of the optimiser of `make_optimizer`.
+    value: the validation metric.
+    factor: in 0..1.
+    patience: in evaluations.
+    max_drops: 0 leaves the rate as it is.
   """
   def step(state: PlateauState) -> PlateauState:
     scale, best, waited, drops = (np.asarray(x) for x in state)

@@ -52,7 +52,18 @@ _NOT_SPECIFIED = (*pictures.UNSPECIFIED[:2], "not specified")
 
 
 class Panel(NamedTuple):
-  """One cell of a sheet; without `heat` and `classes` the image alone, `image` None an empty cell."""
+  """One cell of a sheet; without `heat` and `classes` the image alone, `image` None an empty cell.
+
+  Attributes:
+    image: uint8 [H, W, 3], RGB.
+    heat: float [h, w], laid over it as `blend` does.
+    span: (low, high) of the heat's colours, see `blend`.
+    outlined: draw the line where the heat is 0.5.
+    classes: integers [h, w], laid over it as `paint` does.
+    caption: lines of text.
+    colour: of the text.
+    faded: mixed with white.
+  """
 
   image: np.ndarray | None
   heat: np.ndarray | None = None
@@ -364,7 +375,11 @@ def _check_image(image: np.ndarray, what: str) -> None:
 
 
 def check_map(heat: np.ndarray, what: str) -> None:
-  """Raises ValueError, which begins with `what`, unless it is a map [h, w] of finite numbers."""
+  """Refuses what is not a map [h, w] of finite numbers.
+
+  Raises:
+    ValueError: begins with `what`.
+  """
   if heat.ndim != 2 or not heat.size:
     raise ValueError(f"{what}: expected a map [h, w], got {list(heat.shape)}")
   if not np.isfinite(heat).all():
@@ -372,7 +387,11 @@ def check_map(heat: np.ndarray, what: str) -> None:
 
 
 def checked_images(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """The images as arrays; raises ValueError if there are none, or one is not uint8 [H, W, 3]."""
+  """The images as arrays.
+
+  Raises:
+    ValueError: there are none, or one is not uint8 [H, W, 3].
+  """
   images = [np.asarray(image) for image in images]
   if not images:
     raise ValueError("no images")
@@ -483,12 +502,12 @@ def _sizes(images: Sequence[np.ndarray], columns: int) -> list[tuple[int, int]]:
 
 
 def sheet_width(content: int, title: str) -> int:
-  """Of a sheet: however narrow the content is, legend and title must fit."""
+  """Pixels of a sheet: however narrow the content is (in pixels), legend and title must fit."""
   return min(WIDEST, max(content, 560, 12 * len(title) + 2 * GAP))
 
 
 def page(width: int, height: int, title: str) -> tuple:
-  """A white sheet uint8 [height, width, 3], and axes in its pixels, with the title, for what is drawn over it."""
+  """A white sheet uint8 [height, width, 3] (pixels), and axes in its pixels, with the title, for what is drawn over it."""
   figure = pictures.new_figure(width / 100, height / 100, dpi=100)
   axes = figure.add_axes((0, 0, 1, 1))
   axes.set(xlim=(0, width), ylim=(height, 0))
@@ -498,7 +517,7 @@ def page(width: int, height: int, title: str) -> tuple:
 
 
 def save_page(sheet: np.ndarray, axes, path) -> None:
-  """Writes what `page` gave, the sheet below what the axes hold."""
+  """Writes what `page` gave, uint8 [height, width, 3] below what the axes hold, to the PNG file `path`."""
   axes.figure.figimage(sheet, origin="upper", zorder=-1)  # pixel by pixel, below text and outlines
   pictures.save(axes.figure, path)
 
@@ -519,6 +538,9 @@ def draw_sheet(
     marks: (mark, colour, name) of the legend.
     outlined: explain the outline in the legend.
     captions_below: captions stand below their panels.
+
+  Raises:
+    ValueError: more columns than fit.
   """
   sizes = _sizes([row[0].image for row in rows], len(rows[0]))
   wide = max(NARROWEST, *(width for width, _ in sizes))

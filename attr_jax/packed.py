@@ -95,6 +95,9 @@ def choose(configs: Sequence[ml_collections.ConfigDict]) -> list[list[int]]:
   its state twice and all that the operations of its step read and write, which is more than it ever holds. With several processes
   nothing is packed. Nothing is read or compiled, but this process starts its devices.
 
+  Args:
+    configs: of the trials.
+
   Returns:
     Numbers of configs that train together, and those that train on their own as lists of one; each once.
 
@@ -345,7 +348,7 @@ def _wait(trials: Sequence[_Trial]) -> None:
 def place(count: int, devices: Sequence[jax.Device]) -> tuple[jax.sharding.Mesh, list[int]]:
   """(mesh, which trial is at each place): as many trials on each device, on as few devices as take no longer.
 
-  Where the number of trials does not divide, the last one is computed more than once and the copies are not looked at.
+  Where the number of trials (`count`) does not divide, the last one is computed more than once and the copies are not looked at.
   """
   devices = list(devices)
   each = -(-count // len(devices))
@@ -365,6 +368,13 @@ def stack(states: Sequence[state_lib.TrainState], trainable: Sequence[str] | Non
   Groups of parameters that no trial changes (`trainable`, see `models.trainable_groups`) and that are equal in all trials, as a
   frozen backbone from `config.weights` is, are there once: a convolution with one kernel takes the images of all trials as one
   batch, one with a kernel for each trial is slower.
+
+  Args:
+    states: T states, numpy arrays of any shape [...].
+    trainable: top-level parameter groups that change; None: all.
+
+  Returns:
+    (state of arrays [T, ...], top-level group -> its arrays [...], which the state then lacks).
   """
   frozen = [] if trainable is None else [name for name in states[0].params if name not in trainable]
   equal = lambda a, b: all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
@@ -374,7 +384,7 @@ def stack(states: Sequence[state_lib.TrainState], trainable: Sequence[str] | Non
 
 
 def unstack(state: PackState, number: int) -> state_lib.TrainState:
-  """One trial of a state on the host, as `train_and_evaluate` has it."""
+  """Trial `number`, from 0, of a state on the host, as `train_and_evaluate` has it."""
   own, shared = state
   one = jax.tree.map(lambda leaf: leaf[number], own)
   return one.replace(params=one.params | shared)
@@ -382,7 +392,17 @@ def unstack(state: PackState, number: int) -> state_lib.TrainState:
 
 def put(state: PackState, numbers: tuple[Sequence[int], dict[str, np.ndarray]], order: Sequence[int],
         mesh: jax.sharding.Mesh) -> tuple[PackState, tuple[jax.Array, dict[str, jax.Array]]]:
-  """State and (keys, numbers) of T trials on the devices of `place`, what a packed step takes beside batches."""
+  """State and (keys, numbers) on the devices of `place`, what a packed step takes beside batches.
+
+  Args:
+    state: of `stack`, T trials.
+    numbers: of `numbers_of`.
+    order: of `place`: which trial is at each of P places.
+    mesh: of `place`.
+
+  Returns:
+    (state with first axis P, (random keys [P], dotted key -> float32 [P])).
+  """
   over, whole = sharding.over_batch(mesh), sharding.replicated(mesh)
   (own, shared), (seeds, values) = state, numbers
   own, values = jax.tree.map(lambda leaf: leaf[np.array(order)], (own, values))

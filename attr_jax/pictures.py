@@ -30,14 +30,14 @@ FONT = "DejaVu Sans"  # ships with matplotlib and has the ticks and crosses
 
 
 def new_figure(width: float, height: float, dpi: int = 110) -> Figure:
-  """A white figure, in inches, on the Agg canvas."""
+  """A white figure of width x height inches at `dpi` pixels per inch, on the Agg canvas."""
   figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
   FigureCanvasAgg(figure)
   return figure
 
 
 def save(figure: Figure, path) -> None:
-  """Writes a PNG, whole or not at all, and the folders above it."""
+  """Writes the figure to the PNG file `path`, whole or not at all, and the folders above it."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A name beside the target first, so that no reader sees half a file.
@@ -54,7 +54,7 @@ def plain(axes, grid: str) -> None:
 
 
 def shorten(name: str, most: int) -> str:
-  """Cuts the middle, because long names often differ at the end."""
+  """The name in at most `most` letters (9 or more): cuts the middle, because long names often differ at the end."""
   return name if len(name) <= most else name[:most - 9] + "…" + name[-8:]
 
 
@@ -172,6 +172,9 @@ def attribute_bars(
     title: of the figure.
     order: "sorted", best first, undefined ones last; or "file".
       Of more than 80 labels the 40 best and the 40 worst are drawn.
+
+  Raises:
+    ValueError: lengths that differ, or an unknown order.
   """
   ap, share = np.asarray(average_precision, float), np.asarray(positive_share, float)
   if not len(label_names) == len(ap) == len(share):
@@ -330,7 +333,7 @@ def weight_table(
 
 
 def known_or_all(known, label) -> np.ndarray:
-  """bool of the shape of `label`: what is specified; None means all of it."""
+  """bool [N, L], the shape of `label`: what is specified; `known` None means all of it."""
   return np.ones(np.shape(label), bool) if known is None else np.asarray(known, bool)
 
 
@@ -356,6 +359,9 @@ def roc_curves(
     label_names: L names.
     path: the PNG file.
     title: of the figure.
+
+  Raises:
+    ValueError: arrays as `metrics.roc_auc` refuses them.
   """
   label, score, known = np.asarray(label, bool), np.asarray(score), known_or_all(known, label)
   area = metrics.roc_auc(label, score, known)
@@ -427,7 +433,7 @@ def _notes(label, known, score, names, threshold, most: int) -> list[tuple[str, 
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """The image uint8 [H, W, 3] as [height, width, 3] for size = (width, height), without aliasing."""
+  """The image uint8 [H, W, 3] as [height, width, 3] for size = (width, height) in pixels, without aliasing."""
   shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
   return cv2.resize(np.ascontiguousarray(image), size,
                     interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
@@ -460,6 +466,9 @@ def contact_sheet(
     threshold: a number or [L].
     columns: images side by side.
     title: of the sheet.
+
+  Raises:
+    ValueError: no images, or numbers of images, labels and scores that differ.
   """
   label, score, known = np.asarray(label), np.asarray(score, float), known_or_all(known, label)
   if not len(images) == len(label) == len(score) == len(known) or not len(images):

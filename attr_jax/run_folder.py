@@ -31,7 +31,7 @@ _FEW = 16  # images; from fewer the statistics of batch norm are a coarse guess
 
 
 def write_start(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path) -> None:
-  """config.json, dataset.json, environment.json, by the first process.
+  """Writes config.json, dataset.json and environment.json into `workdir`, made where it is missing, by the first process.
 
   Raises:
     InputError: the folder holds a run with another config.
@@ -50,7 +50,11 @@ def write_start(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, w
 
 
 def read_start(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_lib.DatasetInfo]:
-  """The config and the data set's description that a run wrote at its start."""
+  """The config and the data set's description that a run wrote at its start.
+
+  Raises:
+    InputError: not a run folder, or a description that cannot be read.
+  """
   for name in ("config.json", "dataset.json"):
     if not (workdir / name).is_file():
       raise InputError(f"{workdir} is not a run folder: {name} is missing")
@@ -59,7 +63,7 @@ def read_start(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_l
 
 
 def write_parameters(workdir: pathlib.Path, params: Any, batch_stats: Any) -> None:
-  """parameters.txt: name, shape and size of every parameter and statistic."""
+  """Writes parameters.txt into `workdir`: name, shape and size of every array of the trees `params` and `batch_stats`."""
   variables = {"params": params, "batch_stats": batch_stats}
   overview = parameter_overview.get_parameter_overview(variables, include_stats=False)
   (workdir / "parameters.txt").write_text(overview + "\n")
@@ -67,7 +71,18 @@ def write_parameters(workdir: pathlib.Path, params: Any, batch_stats: Any) -> No
 
 def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: jax.sharding.Mesh,
                info: info_lib.DatasetInfo, total: int, resumed_at: int | None, example: Mapping[str, Any]) -> str:
-  """What is trained, on what, and how: the lines above the progress bar; `example` is a batch of one sample."""
+  """What is trained, on what, and how: the lines above the progress bar.
+
+  Args:
+    config: the run's.
+    model: Linen module.
+    state: its arrays or their shapes.
+    mesh: of the devices.
+    info: of the data set.
+    total: steps of the run.
+    resumed_at: the step it goes on from; None: a fresh run.
+    example: a batch of one sample, `image` [1, H, W, 3] and what else the model takes.
+  """
   count = sum(x.size for x in jax.tree.leaves(state.params))
   flops = steps.flops_per_image(model, state, example)
   micro = config.batch_size // config.accumulate_steps
@@ -92,7 +107,7 @@ def run_header(config: ml_collections.ConfigDict, model: Any, state: Any, mesh: 
 
 def write_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],
                  predictions: Mapping[str, np.ndarray]) -> None:
-  """`evaluation/<name>.json` and `predictions/<name>.npz`."""
+  """Writes `evaluation/<name>.json`, NaN as null, and `predictions/<name>.npz`, arrays [N, ...], into `workdir`."""
   for folder in ("evaluation", "predictions"):
     (workdir / folder).mkdir(exist_ok=True)
   text = json.dumps(_without_nan(report), indent=2)
@@ -107,7 +122,7 @@ def read_report(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def write_thresholds(workdir: pathlib.Path, found: Mapping[str, Any]) -> None:
-  """`thresholds.json`, what `evaluate.calibrate` found."""
+  """Writes `thresholds.json`, what `evaluate.calibrate` found."""
   writers.write_whole(workdir / "thresholds.json", json.dumps(found, indent=2) + "\n")
 
 
@@ -119,7 +134,7 @@ def read_thresholds(workdir: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def metrics_table(report: Mapping[str, Any]) -> str:
-  """The report as text of at most 80 columns."""
+  """The report of `evaluate.measure` as text of about 80 columns; figures in percent."""
   overall = report["metrics"]
   masks = _mask_lines(overall)
   if not report["per_attribute"]:
@@ -181,7 +196,7 @@ def _mask_lines(overall: Mapping[str, float]) -> list[str]:
 
 
 def model_card(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, report: Mapping[str, Any]) -> str:
-  """The text of `model_card.md`: what was trained on what, and how well it did."""
+  """The text of `model_card.md`: what was trained on what, and how well it did; `report` is of the test, or {}."""
   lines = [
       f"# {model_name(config)} on {data_name(config)}",
       "",
@@ -214,7 +229,7 @@ def _loss_name(config: ml_collections.ConfigDict) -> str:
 
 
 def data_name(config: ml_collections.ConfigDict) -> str:
-  """A synthetic world is not the data set whose layout it has."""
+  """The data set, its partition and margin, and the second one; a synthetic world is not the data set whose layout it has."""
   name = f"synthetic {config.data.world}" if config.data.world else config.data.name
   name += f" (partition {config.data.partition})" if config.data.get("partition") else ""
   name += f" (margin {config.data.margin:g})" if config.data.get("margin") else ""

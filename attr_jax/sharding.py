@@ -39,7 +39,7 @@ def initialize_distributed(coordinator: str | None = None, num_processes: int | 
     coordinator: "host:port" of process 0.
     num_processes: how many processes there are.
     process_id: which one this is, from 0.
-    seconds: how long the processes wait for each other.
+    seconds: how long the processes wait for each other, in seconds.
 
   Returns:
     How the run was started, such as "2 processes through SLURM, this is 0"; "" for a process that is alone.
@@ -151,7 +151,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, fsdp: int = 1) -> jax
 
 
 def in_groups(mesh: jax.sharding.Mesh, size: int) -> jax.sharding.Mesh:
-  """The devices of a mesh in its order, as groups of `size` neighbours.
+  """The devices of a mesh in its order, as groups of `size` neighbours: axes "groups" x "group".
 
   Raises:
     InputError: they do not divide into such groups.
@@ -175,7 +175,7 @@ def over_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 def split(shape: Sequence[int], mesh: jax.sharding.Mesh) -> jax.NamedSharding:
   """How a parameter, or an array of its shape, is kept: its longest axis that "fsdp" divides is split over that.
 
-  Arrays without such an axis and small ones are whole on every device, and so are all without "fsdp".
+  Arrays without such an axis and those of fewer than 4,096 values (our choice) are whole on every device, and so are all without "fsdp".
   """
   parts = mesh.shape.get(FSDP_AXIS, 1)
   divisible = [axis for axis, length in enumerate(shape) if length % parts == 0]
@@ -203,7 +203,17 @@ def gather_split(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
 
 
 def check_batch(name: str, batch_size: int, mesh: jax.sharding.Mesh, micro_batches: int = 1) -> None:
-  """Raises InputError when a batch cannot be split evenly over the devices."""
+  """Refuses a batch that cannot be split evenly.
+
+  Args:
+    name: of the config key, for the message.
+    batch_size: samples of a global batch.
+    mesh: of the devices.
+    micro_batches: into which each device's part is split as well.
+
+  Raises:
+    InputError: it does not divide; names the smallest batch that does.
+  """
   parts = mesh.size * micro_batches
   if batch_size % parts:
     detail = f" x {micro_batches} micro-batches" if micro_batches > 1 else ""
@@ -214,7 +224,7 @@ def check_batch(name: str, batch_size: int, mesh: jax.sharding.Mesh, micro_batch
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: jax.sharding.NamedSharding) -> dict[str, jax.Array]:
-  """This process's rows of a batch -> global arrays over the mesh.
+  """This process's rows [b, ...] of a batch -> global arrays [B, ...] over the mesh.
 
   64-bit ids become int32: jax computes in 32 bits, and ids count samples. On a CPU the arrays may share the memory of the
   batch, which must then not be written to (`data.loader` does not).
@@ -226,7 +236,7 @@ def put_batch(batch: Mapping[str, np.ndarray], sharding: jax.sharding.NamedShard
 
 
 def gather_rows(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Rows of all processes, in process order, on every process; dtypes kept."""
+  """Rows [b, ...] of all processes, in process order, [b * processes, ...] on every process; dtypes kept."""
   if jax.process_count() == 1:
     return dict(rows)
   return {key: _gather(np.ascontiguousarray(value)) for key, value in rows.items()}

@@ -36,7 +36,7 @@ class TrainState:
 
 def abstract_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
                    memory: Any, mesh: jax.sharding.Mesh) -> TrainState:
-  """Shapes, dtypes and shardings of the state, without computing anything."""
+  """Shapes, dtypes and shardings of the state, without computing anything; arguments as in `make_init`."""
   shapes = _shapes(model, tx, image_shape, memory)
   return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, layout(shapes, mesh))
 
@@ -58,13 +58,21 @@ def layout(state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
 
 def create_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
                  memory: Any, mesh: jax.sharding.Mesh, seed: int) -> TrainState:
-  """A fresh state, computed on the devices where it will live."""
+  """A fresh state, a function of `seed`, computed on the devices where it will live; the other arguments as in `make_init`."""
   return make_init(model, tx, image_shape, memory, mesh)(seed)
 
 
 def make_init(model: Any, tx: optax.GradientTransformation, image_shape: tuple[int, ...],
               memory: Any, mesh: jax.sharding.Mesh) -> Callable[[int], TrainState]:
-  """`create_state` as a function of the seed, compiled once for all of them."""
+  """`create_state` as a function of the seed, compiled once for all of them.
+
+  Args:
+    model: Linen module.
+    tx: the optimiser.
+    image_shape: (H, W, 3) of the model's input.
+    memory: of `models.initial_memory`.
+    mesh: of the devices.
+  """
   init = jax.jit(
       lambda rng: _initial_state(model, tx, image_shape, memory, rng),
       out_shardings=layout(_shapes(model, tx, image_shape, memory), mesh) if sharding.has_fsdp(mesh) else sharding.replicated(mesh),
@@ -74,7 +82,14 @@ def make_init(model: Any, tx: optax.GradientTransformation, image_shape: tuple[i
 
 
 def with_variables(state: TrainState, tx: optax.GradientTransformation, params: Any, batch_stats: Any) -> TrainState:
-  """The state with other starting weights (and an optimiser that starts from them)."""
+  """The state with other starting weights (and an optimiser that starts from them).
+
+  Args:
+    state: whose devices and dtypes are kept.
+    tx: the optimiser.
+    params: tree of arrays of the same structure and shapes as the state's.
+    batch_stats: likewise.
+  """
   place = lambda new, old: jax.device_put(jnp.asarray(new, old.dtype), old.sharding)
   params = jax.tree.map(place, params, state.params)
   batch_stats = jax.tree.map(place, batch_stats, state.batch_stats)

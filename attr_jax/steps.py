@@ -261,7 +261,7 @@ def make_inside_step(model: Any, config: ml_collections.ConfigDict) -> Callable[
 
 
 def compile_train_step(train_step: TrainStep, mesh: jax.sharding.Mesh, layout: TrainState | None = None) -> TrainStep:
-  """The step under jit: batch split over the mesh, state donated and kept as `state.layout` says; None: whole on every device."""
+  """`train_step` under jit: batch split over the mesh, state donated and kept as `layout` (`state.layout`) says; None: whole everywhere."""
   keep, rows = sharding.replicated(mesh), sharding.over_batch(mesh)
   layout = keep if layout is None else layout
   return jax.jit(train_step, donate_argnums=0, in_shardings=(layout, rows, keep), out_shardings=(layout, keep))
@@ -292,7 +292,13 @@ def _forward_options() -> dict[str, str] | None:
 
 
 def flops_per_image(model: Any, state: TrainState, batch: Batch) -> float:
-  """Floating-point operations of one forward pass, by XLA's own count; `batch` is one sample."""
+  """Floating-point operations of one forward pass, by XLA's own count, nan where it has none.
+
+  Args:
+    model: Linen module.
+    state: its arrays or their shapes.
+    batch: of one sample, `image` [1, H, W, 3] and what else the model takes.
+  """
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state.params, state.batch_stats))
   inputs = {key: jax.ShapeDtypeStruct(batch[key].shape, jnp.float32) for key in INPUTS if key in batch}
   forward = lambda params, stats, x: model.apply(

@@ -163,7 +163,7 @@ class Data:
 
 
 def open_data(config: ml_collections.ConfigDict, quiet: bool) -> Data:
-  """Opens the prepared data of a run, after drawing the synthetic world that the config may name."""
+  """Opens the prepared data of a run, after drawing the synthetic world that the config may name; InputError where they are not there."""
   _prepare_world(config, quiet)
   dataset = evaluate.open_data(config)
   train_split, val_split = config.data.train_split, config.data.val_split
@@ -178,7 +178,17 @@ def open_data(config: ml_collections.ConfigDict, quiet: bool) -> Data:
 
 def make_update(config: ml_collections.ConfigDict, model: Any, data: Data,
                 mesh: jax.sharding.Mesh | None) -> tuple[optax.GradientTransformation, steps.TrainStep]:
-  """The optimiser of a run and its step; numbers of the config may be traced (`attr_jax.packed`)."""
+  """The optimiser of a run and its step (`steps.make_train_step`); numbers of the config may be traced (`attr_jax.packed`).
+
+  Args:
+    config: the run's.
+    model: Linen module.
+    data: for the number of training samples and the weights of labels.
+    mesh: of the devices; None: one device.
+
+  Raises:
+    InputError: as `make_objective` and `steps.make_train_step`.
+  """
   num_train = len(data.train)
   schedule = optim.make_schedule(config, config_lib.total_steps(config, num_train), num_train)
   trainable = models.trainable_groups(config.model.name, config.loss)
@@ -206,9 +216,11 @@ class Plan:
   dispatch: int
 
   def evaluates(self, step: int) -> bool:
+    """Whether there is a validation after `step`."""
     return self.evaluate_every is not None and _due(step, self.evaluate_every, self.total)
 
   def saves(self, step: int) -> bool:
+    """Whether a checkpoint is due after `step`, apart from those of validations."""
     return _due(step, self.save_every, self.total)
 
 
@@ -225,7 +237,21 @@ def make_plan(config: ml_collections.ConfigDict, data: Data) -> Plan:
 
 def run_steps(plan: Plan, start: int, state: Any, batches: Iterator[Any], rng: Any, train_step: Callable[..., Any],
               several_steps: Callable[..., Any], after: Callable[[int, int, Any, Any], Any]) -> Any:
-  """The loop. Its order is fixed: step, `after(step, count, state, scalars) -> state`, then the next batch."""
+  """The loop. Its order is fixed: step, `after(step, count, state, scalars) -> state`, then the next batch.
+
+  Args:
+    plan: when to stop, and after which steps there is work.
+    start: updates done before.
+    state: to begin with; it is donated.
+    batches: on the devices.
+    rng: the run's random key.
+    train_step: (state, batch, rng) -> (state, scalars).
+    several_steps: the same for a tuple of batches, scalars with a first axis of steps.
+    after: called with the step reached, how many steps it took, and what they gave.
+
+  Returns:
+    The last state.
+  """
   has_work = lambda step: plan.evaluates(step) or plan.saves(step)
   step = start
   while step < plan.total:
@@ -240,11 +266,20 @@ def run_steps(plan: Plan, start: int, state: Any, batches: Iterator[Any], rng: A
 
 
 def preempted(step: int) -> Preempted:
+  """The error that says after which step a run was stopped."""
   return Preempted(f"stopped by SIGTERM after step {step}; the state is saved, the same command goes on from there")
 
 
 def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo) -> Any:
-  """The model file's `objective` with the config's and the data set's weights bound."""
+  """The model file's `objective` with the config's and the data set's weights bound.
+
+  Returns:
+    A function (logits, out, batch, memory) -> (loss, parts). Its `positive_ratio` float32 [L] counts unspecified labels as
+    negatives where the loss does.
+
+  Raises:
+    InputError: a key of `config.loss` that the model does not take.
+  """
   objective = models.MODELS[config.model.name].objective
   accepted = inspect.signature(objective).parameters
   wrong = [key for key in config.loss if key not in accepted]
@@ -318,7 +353,7 @@ class LateScalars:
     self._pending = None
 
   def add(self, step: int, scalars: dict[str, jax.Array], count: int = 1) -> None:
-    """Of the `count` steps that end with `step`: [], with several steps [count], and then with several trials an axis of these."""
+    """Takes name -> scalars of the `count` steps that end with `step`: [], with several steps [count], and with trials [count, trials]."""
     previous, self._pending = self._pending, (step, scalars, count)
     if previous:
       self._read(*previous)
@@ -340,6 +375,7 @@ class StepLog:
   """Means of a run's scalars over the steps since the last line; refuses what is not finite."""
 
   def __init__(self, writer: Any, progress: writers.Progress, config: ml_collections.ConfigDict, num_train: int, total: int):
+    """`num_train` is the number of training samples, `total` that of steps; a line is written every `config.log_every_steps`."""
     self._writer, self._progress, self._config = writer, progress, config
     self._epoch = lambda step: step * config.batch_size / num_train
     self._total = total
@@ -347,7 +383,11 @@ class StepLog:
     self._clock = time.perf_counter()
 
   def note(self, step: int, values: dict[str, float]) -> None:
-    """Raises NonFiniteError where one of the values is NaN or Inf."""
+    """Takes name -> value of one step, and writes a line where it is time.
+
+    Raises:
+      NonFiniteError: one of the values is NaN or Inf.
+    """
     wrong = [f"{key}={value}" for key, value in values.items() if not math.isfinite(value)]
     if wrong:
       everything = ", ".join(f"{key}={value:g}" for key, value in values.items())
@@ -404,7 +444,17 @@ def _shown(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def starting_state(config: ml_collections.ConfigDict, init: Callable[[int], state_lib.TrainState], tx: Any,
                    mesh: jax.sharding.Mesh) -> state_lib.TrainState:
-  """Where a run begins: fresh, or with what `config.weights` names; `init` is of `state.make_init`."""
+  """Where a run begins: fresh, or with what `config.weights` names.
+
+  Args:
+    config: the run's.
+    init: of `state.make_init`.
+    tx: the optimiser.
+    mesh: of the devices.
+
+  Raises:
+    InputError: weights that cannot be read or have nothing in common with the model.
+  """
   state = init(config.seed)
   pretrained = getattr(models.MODELS[config.model.name], "pretrained", None)
   part = pretrained(config.model, config.loss) if pretrained and not config.weights else ""
@@ -436,7 +486,7 @@ def _start_from_run(config: ml_collections.ConfigDict, state: state_lib.TrainSta
 
 
 def close(*resources: Any) -> None:
-  """Closes all of them; an error of closing must not hide the one that stopped the run."""
+  """Closes all of them, then raises the first Exception of these; one of closing must not hide the one that stopped the run."""
   stopped, errors = sys.exception(), []
   for resource in resources:
     # It waits for all processes. They stop together for the first two reasons; for another one may be gone.
@@ -483,6 +533,7 @@ def _prepare_world(config: ml_collections.ConfigDict, quiet: bool) -> None:
 
 
 def make_writer(config: ml_collections.ConfigDict, workdir: pathlib.Path, resume_step: int) -> writers.MultiWriter:
+  """Writes to metrics.jsonl, from after `resume_step` on, and to TensorBoard where it is asked for; nothing but in the first process."""
   if jax.process_index() > 0:
     return writers.MultiWriter([])
   every = [writers.JsonlWriter(workdir / "metrics.jsonl", resume_step)]
@@ -497,7 +548,11 @@ def _without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdir: pathlib.Path, total: int, quiet: bool) -> dict[str, Any]:
-  """Tests the best and the last checkpoint, draws the pictures, writes the card and DONE."""
+  """Tests the best and the last checkpoint (of step `total`), draws the pictures, writes thresholds, the card and DONE.
+
+  Returns:
+    The report of the best checkpoint, {} without a test split.
+  """
   first = jax.process_index() == 0
   report: dict[str, Any] = {}
   if first:
@@ -524,5 +579,6 @@ def finish(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, workdi
 
 
 def say(quiet: bool, text: str) -> None:
+  """Prints a line, in the first process and unless `quiet`."""
   if not quiet and jax.process_index() == 0:
     print(text, flush=True)

@@ -157,7 +157,18 @@ def import_resnet(state_dict: Mapping[str, np.ndarray], params: Tree, batch_stat
 
 
 def export_resnet(params: Tree, batch_stats: Tree) -> dict[str, np.ndarray]:
-  """The trunk and the classifier of a model under torchvision's names; the exact inverse of `import_resnet`."""
+  """The trunk and the classifier of a model under torchvision's names; the exact inverse of `import_resnet`.
+
+  Args:
+    params: tree of arrays.
+    batch_stats: likewise.
+
+  Returns:
+    Name -> array in torch's layout, kernels [O, I, h, w] and `fc.weight` [L, C].
+
+  Raises:
+    InputError: no ResNet trunk in `params`.
+  """
   flat = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
   state_dict = {}
   for key, path in _torch_names(flat, _find_trunk(params)):
@@ -215,6 +226,11 @@ def load_trunk(path: str | os.PathLike, params: Tree, batch_stats: Tree) -> tupl
 
   As `import_resnet`, but every tensor of the trunk must be there and fit.
 
+  Args:
+    path: as for `load_state_dict`.
+    params: as for `import_resnet`.
+    batch_stats: likewise.
+
   Raises:
     InputError: as `load_state_dict` and `import_resnet`; a file of another depth or width.
   """
@@ -241,6 +257,10 @@ def convert(path: str | os.PathLike, out: str | os.PathLike) -> Report:
   The trunk goes under "backbone", `fc` under "classifier"; the metadata holds `depth`, `width` and `source` (the
   file's name). Depth and width are read off the keys and shapes.
 
+  Args:
+    path: as for `load_state_dict`.
+    out: the .safetensors file.
+
   Raises:
     InputError: as `load_trunk`; not one of the depths of `ResNet`; already in our names.
   """
@@ -261,7 +281,7 @@ def convert(path: str | os.PathLike, out: str | os.PathLike) -> Report:
 
 
 def infer_depth(state_dict: Mapping[str, np.ndarray]) -> int:
-  """18, 34, 50 or 101, from the blocks that the keys of a torchvision layout name.
+  """18, 34, 50 or 101, from the blocks that the keys of a torchvision layout name; the arrays are not looked at.
 
   Raises:
     InputError: no such ResNet.

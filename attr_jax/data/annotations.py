@@ -32,7 +32,7 @@ def write(folder: pathlib.Path, name: str, masks: Mapping[str, Iterable[np.ndarr
   Args:
     folder: Folder of the prepared data set (`registry.Dataset.path`).
     name: Name of the annotation: letters, digits, `_`, `-` and `.`.
-    masks: Split -> masks in record order, uint8 [h, w], 255 = surely the person, or uint8 [h, w, R]. are taken
+    masks: Split -> masks in record order, uint8 [h, w], 255 = surely the person, or uint8 [h, w, R]. They are taken
       one by one, so a generator keeps the memory small.
     counts: Split -> number of its records; the same splits as `masks`.
     info: What to keep in info.json, such as the run and step they come from.
@@ -44,7 +44,7 @@ def write(folder: pathlib.Path, name: str, masks: Mapping[str, Iterable[np.ndarr
 
   Raises:
     InputError: Unusable name, the annotation exists, or it is being written.
-    ValueError: Masks that are not uint8 of the key's rank, or more or fewer of them than `counts` says.
+    ValueError: Masks of other splits than `counts`, that are not uint8 of the key's rank, or more or fewer of them than it says.
   """
   target = _folder(folder, name)
   if set(masks) != set(counts):
@@ -70,7 +70,7 @@ def encode(mask: np.ndarray) -> bytes:
 
 
 def decode_regions(data: bytes, count: int) -> np.ndarray:
-  """The uint8 [h, w, R] that `encode` was given; `count` is R."""
+  """The uint8 [h, w, R] that `encode` was given; `count` is R. ImageError where the bytes are no image."""
   stacked = images.decode_mask(data)
   return np.ascontiguousarray(stacked.reshape(count, -1, stacked.shape[1]).transpose(1, 2, 0))
 

@@ -58,7 +58,11 @@ class Archive:
   """The files of one archive, readable from several threads at a time."""
 
   def __init__(self, path: pathlib.Path):
-    """Reads and checks the table of contents; raises InputError, with the entry, where it is not to be trusted."""
+    """Reads and checks the table of contents.
+
+    Raises:
+      InputError: No archive that can be read, or an entry, which is named, is not to be trusted.
+    """
     self.path = path
     try:
       self._entries = _index_zip(path) if path.suffix == ".zip" else _index_tar(path)
@@ -73,10 +77,11 @@ class Archive:
     return name in self._entries
 
   def has_folder(self, name: str) -> bool:
+    """Whether a file lies below that folder; "" is the whole archive."""
     return not name or any(entry.startswith(f"{name}/") for entry in self._entries)
 
   def list_folder(self, name: str) -> list[str]:
-    """The files and folders right in a folder, in order."""
+    """Names of the files and folders right in a folder ("": the whole), in order; [] where there is none."""
     start = f"{name}/" if name else ""
     return sorted({entry[len(start):].partition("/")[0] for entry in self._entries if entry.startswith(start)})
 
@@ -85,7 +90,8 @@ class Archive:
 
     Raises:
       ImageError: It is damaged.
-      OSError: There is no such file, or the archive cannot be read.
+      FileNotFoundError: There is no such file.
+      OSError: The archive cannot be read.
     """
     if name not in self._entries:
       raise FileNotFoundError(f"not in {self.path.name}")
@@ -129,22 +135,28 @@ class Member:
 
   @property
   def name(self) -> str:
+    """Its last part; of the whole that of the archive."""
     return (self.inner or self.archive.path.name).rpartition("/")[2]
 
   @property
   def suffix(self) -> str:
+    """Of its name, with the dot; "" where it has none."""
     return pathlib.PurePosixPath(self.name).suffix
 
   def exists(self) -> bool:
+    """Whether there is such a file or folder."""
     return self.is_file() or self.is_dir()
 
   def iterdir(self) -> list["Member"]:
+    """What lies right in it, in order."""
     return [self / name for name in self.archive.list_folder(self.inner)]
 
   def is_dir(self) -> bool:
+    """Whether it is a folder with a file in it."""
     return self.archive.has_folder(self.inner)
 
   def is_file(self) -> bool:
+    """Whether it is a file."""
     return self.inner in self.archive
 
   def read_bytes(self) -> bytes:

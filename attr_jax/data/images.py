@@ -56,6 +56,9 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     data: The whole file.
     max_pixels: Larger images are refused.
 
+  Returns:
+    Format, size in pixels and oddities.
+
   Raises:
     ImageError: Empty, no image, truncated, damaged, zero-sized or too large.
   """
@@ -275,6 +278,9 @@ def decode_jpeg(data: bytes, at_least: tuple[int, int] = (0, 0)) -> np.ndarray:
 
   Returns:
     uint8 [H, W, 3], RGB.
+
+  Raises:
+    ValueError: The decoder refuses it.
   """
   if not any(at_least):
     return simplejpeg.decode_jpeg(data)
@@ -299,7 +305,7 @@ def decode_mask(data: bytes) -> np.ndarray:
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
-  """Encodes uint8 [H, W, 3] RGB as JPEG with 4:2:0 chroma."""
+  """Encodes uint8 [H, W, 3] RGB as JPEG of a `quality` in 1..100 with 4:2:0 chroma."""
   return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420")
 
 

@@ -113,5 +113,5 @@ def form_suffix(partition: int | None = None, margin: float = 0.0) -> str:
 
 
 def folder_name(size: tuple[int, int], partition: int | None = None, margin: float = 0.0) -> str:
-  """Returns the folder name of a prepared form, such as "256x128" or "256x128-partition2"."""
+  """Returns the folder name of a prepared form, such as "256x128" or "256x128-partition2"; `size` is (H, W), others as in `form_suffix`."""
   return size_name(size) + form_suffix(partition, margin)

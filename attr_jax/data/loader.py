@@ -39,7 +39,7 @@ class Batches(Sequence):
 
   Attributes:
     samples: Map-style data set of `Draw`s.
-    size: Samples per batch b; batch i holds samples i * b to (i + 1) * b - 1, a rest is left out.
+    size: Samples per batch b; batch i holds samples i * b to (i + 1) * b - 1, a rest is left out. Its arrays are [b, ...].
   """
 
   def __init__(self, samples: grain.MapDataset, size: int):
@@ -82,7 +82,7 @@ def read(batches: Batches, start: int = 0, stop: int | None = None, *, num_threa
 def read_ahead(items: Iterator[Item], count: int = 2) -> Iterator[Item]:
   """Yields what `items` yields, which a thread of its own asks for `count` items ahead of the caller.
 
-  An error of `items` reaches the caller in its turn. Once this is closed (or left by an error) `items` is not in use any
+  An error of `items`, any Exception, reaches the caller in its turn. Once this is closed (or left by an error) `items` is not in use any
   more and can be closed, too.
   """
   room, ready, closed = threading.Semaphore(count), queue.SimpleQueue(), False

@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int]
 
 
 def resize(sample: Sample, size: tuple[int, int], out: Arrays | None = None) -> Sample:
-  """Resizes to (H, W) without keeping the aspect; bilinear, region classes nearest.
+  """Resizes to `size` (H, W) in pixels without keeping the aspect; bilinear, region classes nearest. `out` as at the head.
 
   Masks may come in another size than the image (predicted ones do): they show
   the same frame, so each is resized on its own and all sizes are equal afterwards.
@@ -56,6 +56,10 @@ def resize_points(points: np.ndarray, before: tuple[int, int], after: tuple[int,
 def nearest_table(longest: int, size: int) -> np.ndarray:
   """Which pixels `resize` takes for class indices along one axis; asked of OpenCV, whose versions break ties differently.
 
+  Args:
+    longest: Pixels of the longest stretch.
+    size: Pixels that it is resized to.
+
   Returns:
     int32 [longest + 1, size]: row n holds the pixels, 0..n-1, that a stretch of n pixels is resized to `size` from; row 0 is 0.
   """
@@ -67,7 +71,7 @@ def nearest_table(longest: int, size: int) -> np.ndarray:
 
 
 def crop(sample: Sample, box: Box) -> Sample:
-  """Cuts (top, left, height, width); the box must lie inside the image. Arrays are views."""
+  """Cuts a box (top, left, height, width) in pixels, which must lie inside the image. Arrays are views."""
   top, left, height, width = box
   result = dict(sample)
   for key in _INTERPOLATION:
@@ -114,6 +118,9 @@ def crop_shapes(resized: tuple[int, int], heights: tuple[int, ...], *, max_disto
       this; 1 gives 13 of 25 pairs (the default of SRN's crop layer), None all
       (the wording of its paper).
     keep_ratio: Keep only pairs at the same place, so that the aspect stays W / H.
+
+  Returns:
+    In pixels. Source: Zhu et al., CVPR 2017 (SRN), and the released program's crop layer.
   """
   widths = [height * resized[1] // resized[0] for height in heights]
   limit = 0 if keep_ratio else len(widths) if max_distort is None else max_distort
@@ -122,7 +129,7 @@ def crop_shapes(resized: tuple[int, int], heights: tuple[int, ...], *, max_disto
 
 
 def five_offsets(outer: tuple[int, int], inner: tuple[int, int]) -> list[tuple[int, int]]:
-  """(top, left) of the four corners and the centre.
+  """(top, left) in pixels of crops of size `inner` at the four corners and the centre of an image of size `outer`, both (H, W).
 
   Order: upper left, upper right, lower left, lower right, centre. As in SRN's
   crop layer the far corner lies at 4 * floor((outer - inner) / 4), the centre
@@ -133,7 +140,7 @@ def five_offsets(outer: tuple[int, int], inner: tuple[int, int]) -> list[tuple[i
 
 
 def five_position_box(outer: tuple[int, int], shapes: Sequence[tuple[int, int]], rng: np.random.Generator) -> Box:
-  """One of `shapes` at one of the five positions in an image of size `outer` (H, W), all equally likely.
+  """(top, left, height, width) of one of `shapes` at one of the five positions in an image of size `outer` (H, W), all equally likely.
 
   Source: Zhu et al., CVPR 2017 (SRN), section 4; shapes from `crop_shapes`.
   """
@@ -142,7 +149,7 @@ def five_position_box(outer: tuple[int, int], shapes: Sequence[tuple[int, int]],
 
 
 def random_square_box(outer: tuple[int, int], sides: tuple[int, int], rng: np.random.Generator) -> Box:
-  """A square of a side uniform in `sides` (both included) anywhere in an image of size `outer` (H, W).
+  """(top, left, height, width) of a square of a side uniform in `sides` (both included) anywhere in an image of size `outer` (H, W).
 
   Source: the published code of Sarafianos et al., ECCV 2018 (DIAA): 128..224 of 256.
   """
@@ -158,7 +165,7 @@ def short_side_resize(sample: Sample, side: int) -> Sample:
 
 
 def random_crop(sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-  """Cuts `size` (H, W) anywhere, without changing the scale."""
+  """Cuts `size` (H, W) anywhere, without changing the scale; ValueError where it is larger than the image."""
   rows, columns = sample["image"].shape[:2]
   top, left = int(rng.integers(rows - size[0] + 1)), int(rng.integers(columns - size[1] + 1))
   return crop(sample, (top, left, *size))
@@ -172,7 +179,7 @@ def random_flip(sample: Sample, rng: np.random.Generator) -> Sample:
 def five_crop(sample: Sample, size: tuple[int, int], out: Arrays | None = None) -> Sample:
   """Five crops of `size` (H, W), order of `five_offsets`; image and masks gain a first axis [5, ...].
 
-  Landmarks become [5, 5, 2].
+  Landmarks become [5, 5, 2]. `out` as at the head.
   """
   crops = [crop(sample, (*offset, *size)) for offset in five_offsets(sample["image"].shape[:2], size)]
   views = [key for key in (*_INTERPOLATION, "landmarks") if key in sample]

@@ -55,6 +55,9 @@ class InputSpec:
     crop_labels: Labels of the crops among six training views: "group", those of the group that shows everywhere in an
       image (cultures, by their style), the poster's intent; "none", what its program did by mistake; "all".
     crop_group: [L], True for the labels of that group. Needed in training only.
+
+  Raises:
+    InputError: An unknown crop or crop_labels, or crop_sizes that do not fit into `resize`.
   """
 
   resize: tuple[int, int] = (256, 256)
@@ -99,6 +102,12 @@ def decode_sample(raw: dict[str, Any], masks: bool = True, at_least: tuple[int, 
     raw: Element of a record source.
     masks: False leaves `person_mask` and `region_mask` out.
     at_least: As for `images.decode_jpeg`; masks keep their size.
+
+  Returns:
+    `image` uint8 [H, W, 3], masks uint8 [H, W], `regions` uint8 [h, w, R], `landmarks` moved with the image, and the rest of `raw`.
+
+  Raises:
+    ImageError: A damaged mask.
   """
   image = images.decode_jpeg(raw["image"], at_least)
   sample = {**raw, "image": image}
@@ -115,7 +124,7 @@ def decode_sample(raw: dict[str, Any], masks: bool = True, at_least: tuple[int, 
 
 
 def augment(raw: dict[str, Any], rng: np.random.Generator, *, spec: InputSpec) -> ops.Sample:
-  """Decodes one record and draws its training view; a function of `raw` and `rng` alone."""
+  """Decodes one record and draws its training view as `spec` says, [H, W, 3] or six of them; a function of `raw` and `rng` alone."""
   return _plan(0, rng, source=(raw,), spec=spec)(None)
 
 
@@ -144,18 +153,22 @@ def _decode_for_training(raw: dict[str, Any], spec: InputSpec, size: tuple[int, 
 
 
 def whole_sample(raw: dict[str, Any], spec: InputSpec) -> ops.Sample:
-  """Decodes one record at the size that training views are cut from: `spec.resize`, or `spec.size` where nothing is cut."""
+  """Decodes one record at the size that training views are cut from: `spec.resize`, or `spec.size` where nothing is cut.
+
+  Raises:
+    InputError: The record has regions of an annotation, and views are cut.
+  """
   size = whole_size(spec)
   return ops.resize(_decode_for_training(raw, spec, size), size)
 
 
 def whole_size(spec: InputSpec) -> tuple[int, int]:
-  """(H, W) of `whole_sample`."""
+  """(H, W) of `whole_sample`, in pixels."""
   return tuple(spec.size if spec.crop == "none" else spec.resize)
 
 
 def draw_view(spec: InputSpec, rng: np.random.Generator) -> tuple[ops.Box, bool]:
-  """The random part of a training view of one image: its box in the `whole_sample`, and whether it is mirrored."""
+  """The random part of a training view of one image: its box (top, left, height, width) in `whole_sample`; whether it is mirrored."""
   whole = whole_size(spec)
   if spec.crop == "none":
     box = (0, 0, *whole)
@@ -175,6 +188,9 @@ def six_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Generator, *, 
     spec: Crops are cut from the image at a shorter side of min(`spec.resize`) pixels.
     rng: Where they are cut.
     crops: False gives the whole image six times.
+
+  Returns:
+    Six samples, `image` uint8 [H, W, 3] each, the whole image first.
 
   Raises:
     InputError: The sample has masks or points, which belong to one view, or the crops do not fit.
@@ -210,8 +226,20 @@ def _six_training_views(sample: ops.Sample, spec: InputSpec, rng: np.random.Gene
 
 
 def evaluation_view(raw: dict[str, Any], *, spec: InputSpec, views: str, out: Mapping[str, np.ndarray] | None = None) -> ops.Sample:
-  """Decodes one record for evaluation: [H, W, 3] for "full", [5, H, W, 3] for "five_crop" and "ten_crop",
-  [6, H, W, 3] for "six_view". `out` as in `ops`."""
+  """Decodes one record for evaluation.
+
+  Args:
+    raw: Element of a record source.
+    spec: Sizes.
+    views: One of VIEWS; "ten_crop" has the views of "five_crop".
+    out: As in `ops`.
+
+  Returns:
+    `image` uint8 [H, W, 3] for "full", [5, H, W, 3] for "five_crop" and "ten_crop", [6, H, W, 3] for "six_view", and the rest.
+
+  Raises:
+    InputError: Regions of an annotation in other views than "full", or six views as `six_views` refuses them.
+  """
   size = (spec.full_size or spec.resize) if views == "full" else spec.resize
   # Six views are cut at a size that depends on the aspect of the image.
   sample = decode_sample(raw, spec.masks, size if spec.scaled_decode and views != "six_view" else (0, 0))
@@ -352,6 +380,9 @@ def view_dataset(num_samples: int, spec: InputSpec, *, batch_size: int, seed: in
   Returns:
     Batches by number, dicts of `view` int32 [B / n, 6]: place in the source, top, left, height and width of the box in the
     `whole_sample`, and 1 where the view is mirrored.
+
+  Raises:
+    InputError: B does not divide by n.
   """
   def plan(place: int, rng: np.random.Generator) -> loader.Draw:
     box, mirrored = draw_view(spec, rng)
@@ -396,7 +427,8 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
     source: Random access to raw samples.
     spec: Sizes.
     views: "full" (whole image, `spec.full_size`), "five_crop" (corners and centre, `spec.size`, of the image at
-      `spec.resize`), "ten_crop" (the same five, whose mirrors follow on the device) or "six_view" (`six_views`; an image's crops are the same in every run).
+      `spec.resize`), "ten_crop" (the same five, whose mirrors follow on the device) or "six_view" (`six_views`; an image's crops
+      are the same in every run).
     batch_size: Global batch size B in samples.
     process_index: This host.
     process_count: Number of hosts; B must be a multiple.
@@ -420,5 +452,5 @@ def eval_dataset(source: Sequence[dict[str, Any]], spec: InputSpec, *, views: st
 
 
 def eval_iterator(dataset: loader.Batches, num_threads: int = 2, *, max_batches: int | None = None) -> Iterator[loader.Batch]:
-  """Iterates once over `eval_dataset` or its first `max_batches`, decoding in threads ahead of the caller; has `close()`."""
+  """Iterates once over `dataset` (`eval_dataset`) or its first `max_batches`, decoded in threads ahead of the caller; has `close()`."""
   return loader.read(dataset, stop=max_batches, num_threads=num_threads)

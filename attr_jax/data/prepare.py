@@ -49,9 +49,9 @@ def prepare(name: str, *, source: str | pathlib.Path, data_dir: str | pathlib.Pa
     The folder with the records, info.json, report.json and labels.npz.
 
   Raises:
-    InputError: Unknown name or partition, unusable source, too many unreadable
-      photos, a margin where no sample has a box, or differences from what is
-      published that are not allowed.
+    InputError: Unknown name or partition, a number out of range, unusable source,
+      too many unreadable photos, a margin where no sample has a box, differences from
+      what is published that are not allowed, or a folder that is there but not whole.
   """
   builder_class = registry.builder_class(name)
   partition = registry.choose_partition(name, partition)

@@ -99,7 +99,7 @@ FACTS = {
 
 
 def name_deviations(names: Sequence[str], published: Sequence[str]) -> list[str]:
-  """One line for each label whose name is not the published one at that place, or one for another number of labels."""
+  """One line for each of `names` [L] that is not the published one at that place, or one for another number of labels."""
   if len(names) != len(published):
     return [f"labels: {len(names)}, published {len(published)}"]
   return [f"label {place}: {name!r}, published {expected!r}"
@@ -123,5 +123,14 @@ def share_deviations(names: Sequence[str], label: np.ndarray, published: Sequenc
 
 def label_deviations(names: Sequence[str], label: np.ndarray, expected: Sequence[str], shares: Sequence[float], *, digits: int,
                      of: str) -> list[str]:
-  """Names that are not the published ones; without any, shares that are not: they mean nothing under other names."""
+  """Names that are not the published ones; without any, shares that are not: they mean nothing under other names.
+
+  Args:
+    names: [L].
+    label: [N, L], 1 = positive.
+    expected: [L], the published names.
+    shares: [L], the published shares of positives in 0..1.
+    digits: As in `share_deviations`.
+    of: Likewise.
+  """
   return name_deviations(names, expected) or share_deviations(names, label, shares, digits=digits, of=of)

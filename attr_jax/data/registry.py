@@ -55,6 +55,7 @@ class RecordSource(Sequence):
   """
 
   def __init__(self, paths: Sequence[str], annotation: tuple[str, Sequence[str]] | None = None):
+    """`paths` are ArrayRecord files, read one after the other; `annotation` is of `annotations.paths`."""
     self._records = array_record_data_source.ArrayRecordDataSource(list(paths))
     self._key, files = annotation or ("", ())
     self._masks = array_record_data_source.ArrayRecordDataSource(list(files)) if files else None
@@ -90,7 +91,7 @@ def _parse(record: bytes) -> dict[str, object]:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """One prepared data set: its folder and its facts."""
+  """One prepared data set: its folder `path` and its facts `info`."""
 
   path: pathlib.Path
   info: info_lib.DatasetInfo
@@ -171,7 +172,15 @@ def choose_partition(name: str, partition: int | None) -> int | None:
 
 def version_folder(name: str, data_dir: str | pathlib.Path, size: tuple[int, int], partition: int | None = None,
                    margin: float = 0.0) -> pathlib.Path:
-  """Folder of a prepared data set, such as `data/pa100k/256x128/1.0.0` or `data/rap/256x128-partition2/1.0.0`."""
+  """Folder of a prepared data set, such as `data/pa100k/256x128/1.0.0` or `data/rap/256x128-partition2/1.0.0`.
+
+  Args:
+    name: Key of `DATASETS`.
+    data_dir: Folder that was given to `prepare`.
+    size: (H, W) in pixels.
+    partition: As in `info.form_suffix`.
+    margin: Likewise.
+  """
   return pathlib.Path(data_dir) / name / info_lib.folder_name(size, partition, margin) / info_lib.VERSION
 
 

@@ -39,6 +39,9 @@ def build(options: Mapping[str, Any], num_labels: int, dtype: Any = "float32") -
     num_labels: L.
     dtype: of the computation ("float32", "bfloat16").
 
+  Returns:
+    The module, without parameters.
+
   Raises:
     InputError: an unknown name or option.
   """
@@ -57,7 +60,7 @@ def build(options: Mapping[str, Any], num_labels: int, dtype: Any = "float32") -
 
 
 def initial_memory(name: str, num_train: int, num_labels: int) -> Any:
-  """What the method carries between steps at the start; {} for most."""
+  """What the method `name` carries between steps, before the first, for a training split of num_train images; {} for most."""
   init = getattr(MODELS[name], "init_memory", None)
   return init(num_train, num_labels) if init else {}
 

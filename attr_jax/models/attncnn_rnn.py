@@ -61,7 +61,7 @@ class Model(nn.Module):
     beam_width: of the search, outside training. 1 is greedy.
     attention_size: of the layer that scores the cells.
     hidden_size: of the LSTM.
-    dropout: before each of the two layers of the prediction.
+    dropout: share of values dropped before each of the two layers of the prediction, in [0, 1).
     zero_init_last: start every residual block as the identity.
     bn_axis_name: mesh axis of the batch statistics inside shard_map, see `ResNet`.
   """
@@ -173,6 +173,7 @@ class Layers(nn.Module):
 
   @nn.compact
   def __call__(self) -> dict[str, dict[str, jax.Array]]:
+    """float32 kernels [inputs, outputs] and biases [outputs]."""
     cell, hidden, labels, attention = self.cell_size, self.hidden_size, self.num_labels, self.attention_size
     lstm = _within(1 / math.sqrt(hidden))
     small = _within(0.1)
@@ -350,14 +351,18 @@ def objective(
     batch: as in `losses.classification_loss`, like the next four arguments.
     memory: not used.
     positive_ratio: [L].
-    loss: the class weighting; "capped_positive" in the paper, "bce" in Chen et al.
+    loss: the class weighting; "capped_positive" in the released program of Tang et al., "bce" in Chen et al.
     unspecified: iMet has no unspecified labels.
-    reduction: "mean" over labels too, in the paper.
+    reduction: "mean" over labels too, as in that program.
     preliminary_weight: of the loss of what the decoder starts from: 0 in Tang et al., 1 in Chen et al.
     stage: what is trained, a key of TRAINABLE; does not change the loss.
 
   Returns:
     The loss, a float32 scalar, and {"classification", with a decoder also "preliminary"}, not weighted.
+
+  Raises:
+    InputError: an unknown stage.
+    ValueError: as `losses.classification_loss`.
   """
   del memory
   if stage not in TRAINABLE:

@@ -72,10 +72,13 @@ def objective(
     unspecified: str = "negative",
     reduction: str = "sum_labels_mean_samples",
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Cross-entropy of the labels; arguments as in `losses.classification_loss`.
+  """Cross-entropy of the labels: logits [B, L]; out and memory are not used, the others as in `losses.classification_loss`.
 
   Returns:
     The loss, a float32 scalar, and {"classification": the same}.
+
+  Raises:
+    ValueError: as `losses.classification_loss`.
   """
   del out, memory
   value = losses.classification_loss(

@@ -84,7 +84,8 @@ def apply_mask(x: jax.Array, mask: jax.Array, form: str) -> jax.Array:
   """x [B, h, w, C] re-weighted by a mask [B, h, w, 1 or C] in [0, 1].
 
   "residual" is x (1 + M): a trunk that comes pretrained is only rescaled at the start. "mul" is x M.
-  "identity_init" is 2 x M, which leaves x as it is while M = 0.5.
+  "identity_init" is 2 x M, which leaves x as it is while M = 0.5. The paper says of a self-mask only that it re-weights
+  its input (our choice: "residual"), of the person's mask that it multiplies the features.
   """
   mask = mask.astype(x.dtype)
   return x * {"residual": 1 + mask, "mul": mask, "identity_init": 2 * mask}[form]
@@ -186,6 +187,9 @@ class Model(nn.Module):
       `self_mask1` to `self_mask4` [B, h_i, w_i, 1 or C_i] where there are any, `mask_logits` and `mask` [B, h, w]
       with `masked_attention`, `attention` and `confidence` [B, h, w, L], `logits_main` and `logits_side` [B, L].
       (h, w) is the size of C4.
+
+    Raises:
+      InputError: an unknown design or mask_apply.
     """
     for option, value, known in (("design", self.design, DESIGNS), ("mask_apply", self.mask_apply, MASK_APPLY)):
       if value not in known:
@@ -244,7 +248,7 @@ def objective(
 
   Args:
     logits: not used: each branch has its own loss (not stated in the paper; SRN's author found it more stable).
-    out: `logits_main`, `logits_side` and, with `masked_attention`, `mask_logits`.
+    out: `logits_main`, `logits_side` [B, L] and, with `masked_attention`, `mask_logits` [B, h, w].
     batch: as in `losses.classification_loss`, like the next four arguments; `person_mask` uint8 [B, H, W].
     memory: not used.
     positive_ratio: [L].
@@ -252,10 +256,14 @@ def objective(
       paper, here the mean of both).
     unspecified: "ignore" for the last rows of Table 3.
     reduction: the paper sums over labels.
-    mask_weight: of the mask's loss. 0 needs no `person_mask`; neither does a model without `masked_attention`.
+    mask_weight: of the mask's loss (1: our choice). 0 needs no `person_mask`; neither does a model without `masked_attention`.
 
   Returns:
     The loss, a float32 scalar, and {"classification": main + side, "main", "side", "mask" (not weighted)}.
+
+  Raises:
+    InputError: a mask's loss without `person_mask`.
+    ValueError: as `losses.classification_loss`.
   """
   del logits, memory
   main, side = (

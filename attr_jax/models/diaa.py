@@ -179,6 +179,9 @@ class Model(nn.Module):
         `confidence_i` [B, h, w, L] in (0, 1), and `features` [B, C], the pooled stage 4.
       With a head there also `stage3_early`, stage 3 without its last three blocks (block 20 of 23 at depth 101), but
       at least one.
+
+    Raises:
+      ValueError: an unknown variant or scale.
     """
     if self.variant not in VARIANTS:
       raise ValueError(f"unknown variant {self.variant!r}; known: {', '.join(VARIANTS)}")
@@ -251,7 +254,7 @@ def objective(
     batch: `label` [B, L] in {0, 1}, `known` bool [B, L], and with a memory also `id` int [B] and `epoch`, int32,
       scalar or [B]: the epoch, from 0, to which each sample of the batch belongs.
     memory: of `init_memory`; {} weighs all samples alike.
-    positive_ratio: [L], the share of positives in the training split.
+    positive_ratio: [L], the share of positives in the training split, in [0, 1].
     gamma: focusing exponent of the primary loss; 2 in the released program.
     class_weight: "exp_neg_prior" (the paper), "deepmar_ratio" (the released program), "neg_over_pos" (its author
       on PETA) or "none". Of the primary loss only.
@@ -265,6 +268,10 @@ def objective(
   Returns:
     The loss, a float32 scalar, and its parts `primary`, `attention_0`, ... with `attention_weight`, the mean
     weight of the batch; those that the stage uses.
+
+  Raises:
+    ValueError: an unknown class_weight, unspecified, reduction or stage, a negative gamma, or the stage "heads" of a model
+      without heads.
   """
   del logits
   if class_weight not in CLASS_WEIGHTS:
@@ -337,6 +344,9 @@ def init_memory(num_examples: int, num_labels: int, window: int = 5) -> Memory:
   Returns:
     `probability` float32 [window + 1, N, L], zeros, and `epoch` int32 [window + 1, N], the epoch of each entry,
     -1 where there is none.
+
+  Raises:
+    ValueError: a window below 2.
   """
   if window < 2:
     raise ValueError(f"window must be at least 2, got {window}")

@@ -68,6 +68,7 @@ class PRelu(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """x [..., C] -> the same shape and type."""
     slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],), jnp.float32)
     return jnp.where(x >= 0, x, slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * x)
 
@@ -192,6 +193,7 @@ class ParsingNet(nn.Module):
   bn_axis_name: str | None = None
 
   def setup(self):
+    """Makes the two parts."""
     self.encoder = Encoder(self.width, self.dtype, self.bn_axis_name)
     self.decoder = Decoder(self.width, self.dtype, self.bn_axis_name)
 
@@ -401,8 +403,8 @@ def region_maps(parsing: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     parsing: `parsing1`, `parsing2`, `parsing3`, see `Decoder`.
 
   Returns:
-    float32: `region_probability`, the full size; `regions`, Deconv23 brought to the last map's size by `pool_regions`
-    (SSP); `regions_fine`, Deconv33 (SSG; both Sec. 5).
+    float32 [B, h, w, 7] in 0..1 each: `region_probability`, the full size; `regions`, Deconv23 brought to the last map's size by
+    `pool_regions` (SSP); `regions_fine`, Deconv33 (SSG; both Sec. 5).
   """
   probability = {block: jax.nn.softmax(parsing[f"parsing{block}"]) for block in (1, 2, 3)}
   return {
@@ -435,7 +437,7 @@ def region_features(cells: jax.Array, regions: jax.Array, normalization: str = "
     eps: added to the sum of the map.
 
   Returns:
-    float32 [B, R, C].
+    float32 [B, R, C]. The paper does not say what divides (our choice: the mean).
   """
   total = jnp.einsum("bhwr,bhwc->brc", regions, cells.astype(jnp.float32), precision="highest")
   if normalization == "gap":
@@ -477,7 +479,7 @@ def _covered(centre: jax.Array, sides: np.ndarray, length: int) -> jax.Array:
 
 
 def pyramid(x: jax.Array, pooling: str) -> jax.Array:
-  """Two-level spatial pyramid: [B, h, w, C] pooled as a whole and in quarters, [B, 5 C]. Odd sides share the middle row."""
+  """Two-level spatial pyramid: [B, h, w, C] pooled as a whole and in quarters, [B, 5 C] (our choice). Odd sides share the middle row."""
   pool = {"max": jnp.max, "average": jnp.mean}[pooling]
   rows, columns = ((slice(0, math.ceil(n / 2)), slice(n // 2, n)) for n in x.shape[1:3])
   bins = [x, *(x[:, r, c] for r in rows for c in columns)]
@@ -555,7 +557,8 @@ def objective(
     of "parsing1" to "parsing4" (not weighted).
 
   Raises:
-    InputError: a stage that does not suit the system, or no region masks where they are needed.
+    InputError: a stage that does not suit the system, or no region masks where they are needed or of the wrong size.
+    ValueError: as `losses.classification_loss`.
   """
   del memory
   learns_regions = "parsing1" in out

@@ -81,7 +81,7 @@ def objective(
 
   Args:
     logits: not used.
-    out: `mask_logits`.
+    out: `mask_logits` float32 [B, h, w].
     batch: `person_mask` uint8 [B, H, W], 255 on the target person.
     memory: not used.
     positive_ratio: not used.

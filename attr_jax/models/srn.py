@@ -58,7 +58,11 @@ class MapConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """x [B, h, w, C] -> [B, C * multiplier] of `dtype`, the filters of a channel side by side."""
+    """x [B, h, w, C] -> [B, C * multiplier] of `dtype`, the filters of a channel side by side.
+
+    Raises:
+      InputError: a map of another size than that of the kernel.
+    """
     shape = (*x.shape[1:], self.multiplier)
     if self.has_variable("params", "kernel"):
       built = self.get_variable("params", "kernel").shape
@@ -137,6 +141,9 @@ class Model(nn.Module):
       logits float32 [B, L], alpha y_cls + (1 - alpha) y_sr, and the stages of `ResNet` with, all float32,
       `features` [B, C], `heatmap` [B, h5, w5, L] (see `nn.attention.classify`), `attention`, `confidence` and
       `weighted_attention` (Eq. 8) [B, h, w, L] on C4, `logits_cls`, `logits_att`, `logits_sr` [B, L].
+
+    Raises:
+      InputError: an unknown variant, or images of another size than at the first call.
     """
     if self.variant not in VARIANTS:
       raise InputError(f"SRN variant {self.variant!r} is unknown; known: {', '.join(VARIANTS)}")
@@ -186,7 +193,7 @@ def objective(
 
   Args:
     logits: float32 [B, L], the aggregated scores.
-    out: `logits_cls`, `logits_att`, `logits_sr`.
+    out: `logits_cls`, `logits_att`, `logits_sr` [B, L].
     batch: as in `losses.classification_loss`, like the next four arguments.
     memory: not used.
     positive_ratio: [L].
@@ -199,6 +206,10 @@ def objective(
 
   Returns:
     The loss, a float32 scalar, and the single losses {"cls", "att", "sr", "aggregated"} in every stage.
+
+  Raises:
+    InputError: an unknown stage or joint_loss.
+    ValueError: as `losses.classification_loss`.
   """
   del memory
   if stage not in TRAINABLE:

@@ -162,7 +162,7 @@ class Model(nn.Module):
 
 
 def flip(x: jax.Array) -> jax.Array:
-  """[B, H, W, C] mirrored left to right."""
+  """Images or maps [B, H, W, C] mirrored left to right."""
   return x[:, :, ::-1]
 
 
@@ -194,6 +194,9 @@ def rotate(x: jax.Array, quarter_turns: jax.Array) -> jax.Array:
   Args:
     x: [B, N, N, C], image or map.
     quarter_turns: int [B] in 0 to 3; 4 minus it turns back (4 is 0).
+
+  Returns:
+    As x.
   """
   half, quarter = (((quarter_turns & bit) > 0)[:, None, None, None] for bit in (2, 1))
   x = jnp.where(half, x[:, ::-1, ::-1], x)
@@ -205,7 +208,7 @@ def translate(x: jax.Array, offset: jax.Array) -> jax.Array:
 
   Args:
     x: [B, H, W, C], image or map.
-    offset: int [B, 2], down and to the right.
+    offset: int [B, 2], pixels or cells down and to the right.
   """
   moved = jax.vmap(lambda x, offset: jnp.roll(x, offset, axis=(0, 1)))(x, offset)
   return jnp.where(covered(offset, x.shape[1:3])[..., None], moved, jnp.zeros((), x.dtype))
@@ -219,12 +222,12 @@ def covered(offset: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def draw_quarter_turns(keys: jax.Array) -> jax.Array:
-  """Random keys [B] -> int32 [B], 1, 2 or 3."""
+  """Random keys [B] -> int32 [B], 1, 2 or 3, equally likely (our choice)."""
   return jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 0), (), 1, 4))(keys)
 
 
 def draw_directions(keys: jax.Array) -> jax.Array:
-  """Random keys [B] -> int32 [B, 2], one of _DIRECTIONS."""
+  """Random keys [B] -> int32 [B, 2], one cell up, down, left or right, equally likely (our choice)."""
   chosen = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(_DIRECTIONS)))(keys)
   return jnp.asarray(_DIRECTIONS, jnp.int32)[chosen]
 
@@ -257,7 +260,7 @@ def consistency(out: Mapping[str, jax.Array], form: str = "mse") -> dict[str, ja
   """How far the maps of the views in `out` are from those of the original, averaged over samples and labels.
 
   Args:
-    out: of `Model`.
+    out: of `Model`, its heatmaps [B, h, w, L].
     form: of `losses.attention_consistency`.
 
   Returns:
@@ -328,6 +331,7 @@ def objective(
 
   Raises:
     InputError: an unknown norm.
+    ValueError: as `losses.classification_loss`.
   """
   del memory
   if norm not in NORMS:

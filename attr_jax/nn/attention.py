@@ -39,9 +39,9 @@ def spatial_softmax(z: Array) -> Array:
 
 
 def conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **options: Any) -> nn.Module:
-  """A convolution without bias, N(0, 0.01); 1x1 is a matrix product over the channel axis, kernel [I, O].
+  """A convolution [B, H, W, I] -> [B, H', W', features] without bias, N(0, 0.01); 1x1 is a matrix product, kernel [I, O].
 
-  The arguments are those of `resnet.Conv`, so that residual blocks can be built of it. `options`: dtype, name.
+  The arguments, in cells, are those of `resnet.Conv`, so that residual blocks can be built of it. `options`: dtype, name.
   """
   if kernel_size == 1 and stride == 1:
     return nn.Dense(features, use_bias=False, kernel_init=kernel_init, dot_general=convolution.dot_general, **options)
@@ -49,7 +49,7 @@ def conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **o
 
 
 def linear(features: int, name: str) -> nn.Module:
-  """A 1x1 convolution or classifier with bias in float32, N(0, 0.01); cast its input to float32."""
+  """A 1x1 convolution or classifier [..., I] -> float32 [..., features] with bias, N(0, 0.01); cast its input to float32."""
   return nn.Dense(features, kernel_init=kernel_init, name=name)
 
 
@@ -63,6 +63,7 @@ class ConvNormRelu(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
+    """x [B, h, w, I] -> [B, h, w, features] of `dtype`."""
     x = conv(self.features, self.kernel_size, padding=self.kernel_size // 2, dtype=self.dtype, name="conv")(x)
     return BatchNorm(not train, relu=True, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn")(x)
 
@@ -76,6 +77,7 @@ class Bottlenecks(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
+    """x [B, h, w, C] -> the same shape, of `dtype`."""
     width = x.shape[-1] // BottleneckBlock.expansion
 
     def block_conv(*args, **options):

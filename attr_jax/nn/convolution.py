@@ -20,14 +20,18 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def dot_general(x: Array, kernel: Array, dimension_numbers: lax.DotDimensionNumbers, precision: lax.PrecisionLike = None,
                 **options) -> Array:
-  """`lax.dot_general` of the last axis of x [..., I] with the first of a kernel [I, O], for `nn.Dense(dot_general=...)`."""
+  """`lax.dot_general` of the last axis of x [..., I] with the first of a kernel [I, O], for `nn.Dense(dot_general=...)`.
+
+  Raises:
+    ValueError: any other contraction.
+  """
   if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or kernel.ndim != 2:
     raise ValueError(f"expected x [..., I] and a kernel [I, O], got {dimension_numbers} of {x.shape} and {kernel.shape}")
   return _dot(x, manual.vary_like(kernel, x), precision, options.get("preferred_element_type"))
 
 
 def dot(x: Array, kernel: Array) -> Array:
-  """x [..., I] times a kernel [I, O] of the same dtype: a 1x1 convolution."""
+  """x [..., I] times a kernel [I, O] of the same dtype, [..., O] of that dtype: a 1x1 convolution."""
   return _dot(x, manual.vary_like(kernel, x), None, None)
 
 
@@ -37,8 +41,8 @@ def conv(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
   Args:
     x: float [B, H, W, I].
     kernel: [h, w, I, O] of the same dtype.
-    stride: of both axes.
-    padding: zeros on each of the four sides.
+    stride: of both axes, in cells.
+    padding: rows or columns of zeros on each of the four sides.
 
   Returns:
     [B, (H + 2 padding - h) // stride + 1, likewise, O] of that dtype.

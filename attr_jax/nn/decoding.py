@@ -33,6 +33,9 @@ def greedy(step: Step, state: Any, num_steps: int) -> tuple[Array, dict[str, Arr
 
   Returns:
     labels int32 [B, T] without repetition, and the outputs of all steps [T, B, ...].
+
+  Raises:
+    ValueError: T is not in 1..K.
   """
   def one(carry: Any, _: None) -> tuple[Any, Any]:
     state, label, chosen = carry
@@ -47,7 +50,7 @@ def greedy(step: Step, state: Any, num_steps: int) -> tuple[Array, dict[str, Arr
 
 
 def replay(step: Step, state: Any, labels: Array) -> dict[str, Array]:
-  """What the decoder says along given paths: labels int32 [B, T] -> the outputs of all steps [T, B, ...]."""
+  """What the decoder says along given paths, from the same start: labels int32 [B, T] -> the outputs of all steps [T, B, ...]."""
   def one(carry: Any, label: Array) -> tuple[Any, dict[str, Array]]:
     state, last = carry
     state, outputs = step(state, last)
@@ -73,6 +76,9 @@ def beam_search(step: Step, state: Any, num_steps: int, width: int) -> tuple[Arr
   Returns:
     labels int32 [B, W, T], best path first, and the log-probability of each label at its step, float32 [B, W, T].
     Beams for which there were no candidates (W > K at the first step) end with log-probabilities of -inf.
+
+  Raises:
+    ValueError: T is not in 1..K.
   """
   chosen = _none_chosen(step, state, num_steps)
   batch, _, num_labels = chosen.shape
@@ -106,11 +112,11 @@ def path_probability(label_probability: Array) -> Array:
 
 
 def path_threshold(labels: Array, prior: Array, factor: float) -> Array:
-  """theta_t = (f r(l_1) ... f r(l_t))^(1/t), but theta_1 = 0, so that every image has a label.
+  """theta_t = (f r(l_1) ... f r(l_t))^(1/t), but theta_1 = 0, so that every image has a label (released program of Tang et al.).
 
   Args:
     labels: int [..., T].
-    prior: [K], r, the share of positives of each label in the training split.
+    prior: float [K], r, the share of positives of each label in the training split, in [0, 1].
     factor: f, 2.5 in the released program.
 
   Returns:
@@ -139,7 +145,7 @@ def kept(probability: Array, threshold: Array, stop: str = "first_failure") -> A
 
 
 def label_set(labels: Array, keep: Array, num_labels: int) -> Array:
-  """The union of paths: labels int [B, V, T], keep bool [B, V, T] -> bool [B, K]."""
+  """The union of paths (V of each image): labels int [B, V, T], keep bool [B, V, T] -> bool [B, K], K = num_labels."""
   batch = labels.shape[0]
   place = jnp.where(keep, labels, num_labels).reshape(batch, -1)  # what is not kept falls off the end
   return jnp.zeros((batch, num_labels), bool).at[jnp.arange(batch)[:, None], place].set(True, mode="drop")

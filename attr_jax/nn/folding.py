@@ -62,6 +62,9 @@ def find(function: Callable[..., Any], *args: Any) -> Plan:
   Args:
     function: applies one model, in evaluation, such as `steps.make_predict_step` makes it.
     *args: its arguments, arrays or `jax.ShapeDtypeStruct`.
+
+  Returns:
+    What can be folded, for `fold` and `without_norms`.
   """
   calls: dict[Path, int] = {}
   sources: dict[int, tuple[nn.Module, Any]] = {}  # of each layer's output; the output is kept, so that its id stays its own
@@ -96,8 +99,8 @@ def fold(plan: Plan, params: Mapping[str, Any], batch_stats: Mapping[str, Any]) 
 
   Args:
     plan: of `find`.
-    params: float32.
-    batch_stats: float32.
+    params: float32, each layer's kernel [..., O] and bias [O], each batch norm's scale and bias [O].
+    batch_stats: float32, each batch norm's mean and var [O].
   """
   params, stats = traverse_util.flatten_dict(params), traverse_util.flatten_dict(batch_stats)
   for pair in plan.pairs:

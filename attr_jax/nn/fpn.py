@@ -39,6 +39,9 @@ class FPN(nn.Module):
 
     Returns:
       level -> [B, h, w, channels] of `dtype`, at the size of its stage.
+
+    Raises:
+      ValueError: an unknown level.
     """
     if unknown := set(self.levels) - set(STAGE_OF):
       raise ValueError(f"FPN has no level {', '.join(sorted(unknown))}; there are: {', '.join(STAGE_OF)}")

@@ -35,6 +35,9 @@ def flip_error_sums(heatmap: Array, heatmap_of_flipped: Array, valid: Array | No
 
   Returns:
     float32 [L] each.
+
+  Raises:
+    ValueError: maps of different shapes.
   """
   return _sums(losses.attention_consistency(heatmap, heatmap_of_flipped[:, :, ::-1]), heatmap, heatmap_of_flipped, valid)
 
@@ -50,6 +53,9 @@ def scale_error_sums(large: Array, small: Array, valid: Array | None = None) -> 
 
   Returns:
     float32 [L] each.
+
+  Raises:
+    ValueError: maps of different B or L.
   """
   return _sums(losses.scale_consistency(large, small), large, small, valid)
 

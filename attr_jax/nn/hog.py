@@ -26,7 +26,7 @@ def hog_size(
     cell_size: tuple[int, int] = (16, 16),
     block_size: tuple[int, int] = (3, 3),
 ) -> int:
-  """D, the number of values that `hog` gives for an image of this size; 10,368 for the default at 224 x 224.
+  """D, the number of values that `hog` gives for an image of height x width px; 10,368 for the default at 224 x 224.
 
   Raises:
     ValueError: for options out of range, or an image without room for one block.

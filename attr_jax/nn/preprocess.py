@@ -64,10 +64,13 @@ def color_jitter(
     brightness: a of the brightness factor, not negative.
     contrast: likewise.
     saturation: likewise.
-    hue: in [0, 0.5].
+    hue: in turns of the circle, in [0, 0.5].
 
   Returns:
     float32 [B, H, W, 3] in [0, 1].
+
+  Raises:
+    ValueError: a strength out of range.
   """
   strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
   for name, strength in strengths.items():

@@ -28,7 +28,7 @@ def linear_positions(start: jax.Array, length: jax.Array, size: int) -> jax.Arra
 
 
 def nearest_positions(start: jax.Array, length: jax.Array, table: np.ndarray) -> jax.Array:
-  """As `linear_positions`, the nearest pixels: `table` int32 [longest + 1, n], see `data.ops.nearest_table`."""
+  """As `linear_positions`, the nearest pixels, float32 [B, n]: `table` int32 [longest + 1, n], see `data.ops.nearest_table`."""
   return (start[:, None] + jnp.asarray(table)[length]).astype(jnp.float32)
 
 

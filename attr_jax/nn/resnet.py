@@ -27,7 +27,7 @@ kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Conv(nn.Module):
   """Square 2-D convolution without bias, torch padding, kernel [h, w, I, O] float32.
 
-  1x1 kernels without padding are matrix products (strided ones slice first).
+  1x1 kernels without padding are matrix products (strided ones slice first). Size, stride and padding are in cells.
   """
 
   features: int
@@ -71,6 +71,7 @@ class BasicBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
+    """x [B, h, w, C] -> [B, ceil(h / stride), ceil(w / stride), features]."""
     norm = functools.partial(self.norm, use_running_average=not train)
     y = self.conv(self.features, 3, self.stride, 1, name="conv1")(x)
     y = norm(relu=True, name="bn1")(y)
@@ -92,6 +93,7 @@ class BottleneckBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
+    """x [B, h, w, C] -> [B, ceil(h / stride), ceil(w / stride), 4 features]."""
     norm = functools.partial(self.norm, use_running_average=not train)
     y = self.conv(self.features, 1, name="conv1")(x)
     y = norm(relu=True, name="bn1")(y)
@@ -130,6 +132,11 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
+    """Images [B, H, W, 3] -> [B, h, w, features], the sides a quarter ("imagenet") or half ("small"), rounded up.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
     sizes = {"imagenet": 7, "small": 3}
     if self.kind not in sizes:
       raise ValueError(f"stem_kind={self.kind!r} is not one of {list(sizes)}")
@@ -148,11 +155,12 @@ class Stage(nn.Module):
   stride: int
 
   def __call__(self, x: Array, train: bool) -> Array:
+    """x [B, h, w, C] -> [B, ceil(h / stride), ceil(w / stride), C'], what stands after the last block."""
     return self.blocks(x, train)[-1]
 
   @nn.compact
   def blocks(self, x: Array, train: bool) -> list[Array]:
-    """x and what stands after each block: entry n is the output of the first n blocks."""
+    """x [B, h, w, C] and what stands after each block: entry n is the output of the first n blocks."""
     maps = [x]
     for i in range(self.num_blocks):
       maps.append(self.block(self.features, self.stride if i == 0 else 1, name=f"block{i}")(maps[-1], train))
@@ -175,6 +183,9 @@ class ResNet(nn.Module):
     bn_epsilon: added to the variance.
     bn_axis_name: mesh axis over which batch statistics are averaged inside shard_map or
       pmap. None: per device there; under jit None means the whole (global) batch.
+
+  Raises:
+    ValueError: at the first call, an unknown depth or stem.
   """
 
   depth: int | str = 50
@@ -187,6 +198,7 @@ class ResNet(nn.Module):
   bn_axis_name: str | None = None
 
   def setup(self):
+    """Makes the parts, `stem` and `stage1` to `stage4`; ValueError for an unknown depth."""
     if self.depth not in DEPTHS:
       raise ValueError(f"depth={self.depth!r} is not one of {list(DEPTHS)}")
     block, num_blocks, stem = DEPTHS[self.depth]

@@ -58,7 +58,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the lists, each error with its file and line."""
+    """Reads the lists.
+
+    Raises:
+      InputError: A list is missing, not as it should be, or contradicts another one; names file and line.
+    """
     return _read(source, "img_celeba", "list_landmarks_celeba", None)
 
 
@@ -70,7 +74,11 @@ class AlignedBuilder(Builder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the lists, each error with its file and line."""
+    """Reads the lists.
+
+    Raises:
+      InputError: A list is missing, not as it should be, or contradicts another one; names file and line.
+    """
     return _read(source, "img_align_celeba", "list_landmarks_align_celeba", _ALIGNED_SIZE)
 
 

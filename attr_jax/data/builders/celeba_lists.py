@@ -31,11 +31,21 @@ class PhotoList:
   values: np.ndarray
 
   def where(self, row: int) -> str:
+    """File and line of a row, for error messages."""
     return f"{self.path} line {self.lines[row]}"
 
 
 def find(source: archives.File, name: str, needed: bool = True) -> archives.File | None:
-  """The file of a list such as "Anno/list_attr_celeba"; where it is not there, None, or InputError if it is needed."""
+  """The file of a list; None where it is not there.
+
+  Args:
+    source: Folder of the download.
+    name: Such as "Anno/list_attr_celeba"; it may also lie in the source folder itself, and be a .txt or .csv.
+    needed: Whether it must be there.
+
+  Raises:
+    InputError: It is needed and missing.
+  """
   names = [f"{place}{suffix}" for suffix in (".txt", ".csv") for place in (name, name.split("/")[1])]
   path = next((source / name for name in names if (source / name).is_file()), None)
   if path is None and needed:
@@ -87,7 +97,11 @@ def read(path: archives.File, expected: str, allowed: tuple[int, ...] | None = N
 
 
 def read_lines(path: archives.File) -> list[tuple[int, str]]:
-  """All lines that are not empty, as (number from 1, text); raises InputError."""
+  """All lines that are not empty, as (number from 1, text).
+
+  Raises:
+    InputError: No text, or a damaged entry of an archive.
+  """
   try:
     text = path.read_text("utf-8-sig")
   except (ValueError, images.ImageError) as error:
@@ -116,7 +130,11 @@ def _pop_header(path: archives.File, lines: list[tuple[int, str]], separator: st
 
 
 def check_contains(one: PhotoList, other: PhotoList) -> None:
-  """Raises InputError where a photo of the other list is not in this one."""
+  """Checks that `one` has a row for each photo of the `other` list.
+
+  Raises:
+    InputError: A photo is missing; names its line in the other list.
+  """
   for name, row in other.rows.items():
     if name not in one.rows:
       raise InputError(f"{other.where(row)}: {name} has no row in {one.path}")

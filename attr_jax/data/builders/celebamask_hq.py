@@ -73,7 +73,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the lists and which masks there are, each error with its file and line."""
+    """Reads the lists and which masks there are.
+
+    Raises:
+      InputError: A file is missing, not as it should be, or contradicts another one; names file and line.
+    """
     root = archives.folder(source / _FOLDER)
     root = root if root.is_dir() else source
     for name in (_PHOTOS, _MASKS, _ATTRIBUTES, _MAPPING):
@@ -167,7 +171,7 @@ def _read_regions(folder: archives.File, index: int, parts: tuple[str, ...]) -> 
 
 
 def paint(masks: dict[str, np.ndarray]) -> np.ndarray:
-  """Makes one mask of those of the parts.
+  """Makes one mask of those of the parts, later parts of `MERGED` over earlier ones.
 
   Args:
     masks: Part, a key of `MERGED` -> uint8 [H, W], not 0 = of that part; at least one, all of one size.

@@ -54,7 +54,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the annotation files of the one edition that is there, each error with its file and entry."""
+    """Reads the annotation files of the one edition that is there.
+
+    Raises:
+      InputError: No or two editions, a file is missing or not as it should be; names file and entry.
+    """
     year = _edition(source)
     known = np.ones(_LABELS, np.bool_)
     categories, splits, labels, deviations, remarks = None, {}, {}, [], []

@@ -26,6 +26,10 @@ Images = dict[int, tuple[pathlib.PurePosixPath, tuple[int, int]]]
 def entries(path: pathlib.Path, key: str) -> Iterator[tuple[object, str]]:
   """Reads one list of an annotation file whose name ends in a split and a year, as `instances_train2014.json`.
 
+  Args:
+    path: Of the file.
+    key: Of the list, such as "images".
+
   Yields:
     (entry, file and place of it for error messages).
 
@@ -64,13 +68,17 @@ def photo_files(path: pathlib.Path) -> Images:
 
 
 def check_photo(photo: int, photos: Images, where: str) -> None:
-  """Raises InputError where an annotation belongs to a photo that the file does not list."""
+  """Checks that an annotation belongs to one of `photos`.
+
+  Raises:
+    InputError: The file does not list the photo; `where` names the annotation.
+  """
   if photo not in photos:
     raise InputError(f"{where}: image_id {photo} is not the id of any of the images")
 
 
 def deviations(split: str, folder: str, count: int) -> list[str]:
-  """One line where the number of photos of a folder such as "train2014" is not the published one."""
+  """One line where `count`, the number of photos of a folder such as "train2014", is not the published one; `split` begins it."""
   published = _PHOTOS[folder]
   return [] if count == published else [f"{split}: {count} photos, published {published}"]
 
@@ -98,7 +106,7 @@ _KINDS: dict[str, Callable[[object], bool]] = {
 
 
 def value(entry: object, key: str, kind: str, where: str):
-  """Returns entry[key].
+  """Returns entry[key], checked.
 
   Args:
     entry: Value of a JSON file that should be an object.

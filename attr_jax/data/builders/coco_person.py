@@ -49,7 +49,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads one annotation file per split, each error with its file and entry."""
+    """Reads one annotation file per split.
+
+    Raises:
+      InputError: A file is missing or not as it should be; names file and entry.
+    """
     splits, deviations, remarks = {}, [], []
     for split, folder in _SPLITS.items():
       path = source / "annotations" / f"panoptic_{folder}.json"

@@ -53,7 +53,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the three lists, each error with its file and line."""
+    """Reads the three lists.
+
+    Raises:
+      InputError: A list is missing or not as it should be; names file and line.
+    """
     root = archives.folder(source / _FOLDER)
     root = root if root.is_dir() else source
     splits, deviations, seen = {}, [], {}
@@ -111,7 +115,7 @@ def merge(maps: np.ndarray) -> np.ndarray:
   """Makes one hard mask of the eleven soft ones.
 
   They need not sum to 255: a region has the largest of the values it is merged
-  of, and a pixel the region of the largest value, the first of them where several are equal.
+  of, and a pixel the region of the largest value, the first of them where several are equal (our choice).
 
   Args:
     maps: uint8 [11, H, W].

@@ -52,7 +52,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads both lists and splits the images, each error with its file and line."""
+    """Reads both lists and splits the images.
+
+    Raises:
+      InputError: A file is missing or not as it should be, or too few images are left; names file and line.
+    """
     folder = archives.folder(source / "train")
     if not folder.is_dir():
       raise InputError(f"{source}: no image folder; expected train/ or train.zip beside labels.csv and train.csv")
@@ -75,7 +79,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
 
 def rare(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Finds labels with fewer than three images, and the images that carry one of them.
+  """Finds labels with fewer than three images, and the images that carry one of them (the rule of Tang et al. 2019).
 
   Args:
     label: uint8 [N, L], 1 = present.
@@ -88,7 +92,7 @@ def rare(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_rows(count: int) -> dict[str, np.ndarray]:
-  """Splits `count` rows 8:1:1 as the authors of AttnCNN-RNN did: 109,200 rows give 87,360, 10,920 and 10,920.
+  """Splits `count` rows 8:1:1 as the authors of AttnCNN-RNN (Tang et al. 2019) did: 109,200 rows give 87,360, 10,920 and 10,920.
 
   Two draws, test first, then validation from the rest, each as
   `sklearn.model_selection.train_test_split(rows, test_size=share, random_state=231)`

@@ -39,7 +39,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads both files, each error with its variable and row."""
+    """Reads both files.
+
+    Raises:
+      InputError: A file is missing or not as it should be; names file, variable and row.
+    """
     path, indices = source / "lfw_att_40.mat", source / "indices_train_test.mat"
     for file in (path, indices):
       if not file.is_file():

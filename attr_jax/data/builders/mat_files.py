@@ -83,6 +83,9 @@ def struct(value: object, names: Sequence[str], where: str) -> dict[str, np.ndar
     names: Fields that must be there.
     where: File and variable, for error messages.
 
+  Returns:
+    Field -> its value, at least two-dimensional.
+
   Raises:
     InputError: No such struct, or it lacks a field.
   """
@@ -151,7 +154,11 @@ def disjoint_rows(lists: Mapping[str, np.ndarray], where: str, count: int, *, fi
 
 
 def texts(values: np.ndarray, where: str) -> tuple[str, ...]:
-  """Texts of an Nx1 (or 1xN) cell array; raises InputError for anything else. `where` is named in errors."""
+  """Texts of an Nx1 (or 1xN) cell array; `where` is named in errors.
+
+  Raises:
+    InputError: Anything else.
+  """
   result = []
   for row, cell in enumerate(_cells(values, where, "texts")):
     if not isinstance(cell, np.ndarray) or cell.dtype.kind != "U" or cell.size != 1:

@@ -40,7 +40,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the table, each error with its line and column."""
+    """Reads the table.
+
+    Raises:
+      InputError: It is missing or not as it should be, or a split is empty; names line and column.
+    """
     path = source / _FILE
     (number, header), *rows = _read_table(path)
     names = _attributes(header, f"{path} line {number}")
@@ -65,7 +69,7 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
 
 def drawn_split(image: str) -> str:
-  """The split of a photo where the table does not say: eight tenths train, one val, one test.
+  """The split of a photo where the table does not say: eight tenths train, one val, one test (our choice).
 
   It depends on the path alone, so that photos that are added later move no other.
 

@@ -42,7 +42,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads the annotation file, each error with its variable and row."""
+    """Reads the annotation file.
+
+    Raises:
+      InputError: A file or folder is missing or not as it should be; names variable and row.
+    """
     path = source / "annotation" / "annotation.mat"
     if not path.is_file():
       raise InputError(f"{path}: missing; --source must be the folder that holds annotation/ and data/")

@@ -59,7 +59,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path, partition: int = 1) -> records.Annotations:
-    """Reads the annotation file, each error with its field and row."""
+    """Reads the annotation file; `partition` counts from 1.
+
+    Raises:
+      InputError: A file or folder is missing or not as it should be; names field and row.
+    """
     return _read(source, partition, selected=True)
 
 
@@ -71,7 +75,11 @@ class AllBuilder(Builder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path, partition: int = 1) -> records.Annotations:
-    """Reads the annotation file, each error with its field and row."""
+    """Reads the annotation file; `partition` counts from 1.
+
+    Raises:
+      InputError: A file or folder is missing or not as it should be; names field and row.
+    """
     return _read(source, partition, selected=False)
 
 

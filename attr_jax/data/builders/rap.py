@@ -95,7 +95,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path, partition: int = 1) -> records.Annotations:
-    """Reads the annotation file, each error with its field and row."""
+    """Reads the annotation file; `partition` counts from 1.
+
+    Raises:
+      InputError: A file or folder is missing or not as it should be; names field and row.
+    """
     return _read(source, partition, _FIRST)
 
 
@@ -109,7 +113,11 @@ class Builder2(Builder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path, partition: int = 1) -> records.Annotations:
-    """Reads the annotation file, each error with its field and row."""
+    """Reads the annotation file; `partition` counts from 1.
+
+    Raises:
+      InputError: A file or folder is missing or not as it should be; names field and row.
+    """
     return _read(source, partition, _SECOND)
 
 

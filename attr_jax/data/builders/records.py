@@ -115,7 +115,21 @@ class Annotations:
 
 @dataclasses.dataclass
 class Report:
-  """What happened to the source on its way; becomes report.json."""
+  """What happened to the source on its way; becomes report.json.
+
+  Attributes:
+    skipped: Of each unusable photo `file`, `reason` and its number of `samples`.
+    clipped_boxes: Samples whose box reached out of the photo.
+    clipped: One line for each of the first thousand of them.
+    dropped_boxes: Samples whose box covers no pixel.
+    dropped: One line for each of the first thousand of them.
+    converted: Oddity of a file (`images.ImageHeader`) -> number of photos.
+    shrunk: Samples made smaller.
+    copied: Samples whose file was kept byte by byte.
+    padded: Samples with a border.
+    landmarks_outside: Samples with a landmark outside their image.
+    photos: Split -> number of photos.
+  """
 
   skipped: list[dict[str, object]] = dataclasses.field(default_factory=list)
   clipped_boxes: int = 0
@@ -146,13 +160,13 @@ class _Cut:
 
 
 def pixel_box(box: tuple[float, float, float, float]) -> Box:
-  """Pixels that (x, y, width, height) touches, as (left, top, right, bottom), the last two exclusive."""
+  """Pixels that a box (x, y, width, height) in pixels touches, as (left, top, right, bottom), the last two exclusive."""
   x, y, width, height = box
   return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
 
 
 def clip_box(box: Box, height: int, width: int) -> Box:
-  """The part of a box inside a photo of that size; right <= left or bottom <= top where there is none."""
+  """The part of a box inside a photo of `height` x `width` pixels; right <= left or bottom <= top where there is none."""
   return max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
 
 
@@ -182,7 +196,7 @@ def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, in
 
 
 def border(height: int, width: int, size: tuple[int, int]) -> Border:
-  """What to add on each side so that an image has the aspect of `size` and stays in the middle."""
+  """Pixels to add on each side so that an image of `height` x `width` has the aspect of `size` (H, W) and stays in the middle."""
   down = max(0, -(-width * size[0] // size[1]) - height)
   right = max(0, -(-height * size[1] // size[0]) - width)
   return down // 2, down - down // 2, right // 2, right - right // 2
@@ -199,7 +213,12 @@ def _add_border(image: np.ndarray, sides: Border, value: int = 0) -> np.ndarray:
 
 
 def read_mask(path: archives.File) -> np.ndarray:
-  """Reads an 8-bit grey PNG as uint8 [H, W]; raises ImageError with the file's name, and OSError."""
+  """Reads an 8-bit grey PNG as uint8 [H, W].
+
+  Raises:
+    ImageError: No usable image; begins with the file's name.
+    OSError: Unreadable.
+  """
   data = path.read_bytes()
   try:
     images.read_header(data)
@@ -345,7 +364,12 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> Annotations:
-    """Reads and checks the annotations of a source; raises InputError."""
+    """Reads and checks the annotations of a source.
+
+    Raises:
+      InputError: The source is not as it should be.
+      NotImplementedError: A subclass does not say how.
+    """
     raise NotImplementedError
 
   def __init__(self, *, source: str | pathlib.Path, size: tuple[int, int], partition: int | None = None, margin: float = 0.0,
@@ -572,6 +596,10 @@ def temporary_folder(folder: pathlib.Path, busy: str) -> Iterator[pathlib.Path]:
 def check_relative(name: object, where: str) -> pathlib.PurePosixPath:
   """Returns a file name of an annotation as a path that stays inside its folder.
 
+  Args:
+    name: As it stands there.
+    where: File and place of it, for the error message.
+
   Raises:
     InputError: No text, empty, absolute, or it climbs out with "..".
   """
@@ -588,6 +616,9 @@ def relative_paths(names: Iterable[str], where: str) -> list[pathlib.PurePosixPa
     names: One per row.
     where: Of the list, for error messages.
 
+  Returns:
+    A path for each name.
+
   Raises:
     InputError: A name that leaves its folder (`check_relative`) or comes twice.
   """
@@ -601,7 +632,11 @@ def relative_paths(names: Iterable[str], where: str) -> list[pathlib.PurePosixPa
 
 
 def check_label_names(names: tuple[str, ...], where: str) -> None:
-  """Raises InputError where a label has no name, or that of another one."""
+  """Refuses a label without a name, or with that of another one; `where` is named in the error.
+
+  Raises:
+    InputError: There is such a label.
+  """
   for row, name in enumerate(names):
     if not name or name in names[:row]:
       raise InputError(f"{where}: an empty name, or two of one name, in {', '.join(names)}")
@@ -624,6 +659,13 @@ def select_groups(groups: dict[str, tuple[str, ...]], names: tuple[str, ...]) ->
   """Keeps of `groups` the labels that exist, in file order; the rest forms group "other".
 
   Spelling is compared without case and punctuation, since copies differ in it.
+
+  Args:
+    groups: Group -> names of labels.
+    names: All labels, as the source spells them.
+
+  Returns:
+    Group -> its labels as the source spells them; groups without any are left out.
   """
   def key(name):
     return "".join(filter(str.isalnum, name.casefold()))

@@ -44,7 +44,11 @@ class Builder(records.RecordsBuilder, skip_registration=True):
 
   @staticmethod
   def read(source: pathlib.Path) -> records.Annotations:
-    """Reads both annotation files, each error with its file, image and target."""
+    """Reads both annotation files.
+
+    Raises:
+      InputError: A file is missing or not as it should be; names file, image and target.
+    """
     folder = _image_folder(source)
     names, splits, masks = None, {split: [] for split in records.SPLITS}, set()
     for file, allowed in _FILES.items():

@@ -21,7 +21,21 @@ _CROWDS = {"people_alone": "alone", "people_crowded": "crowded"}
 
 
 def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress: bool = True) -> dict:
-  """Draws `count` units of a world (people: boxes, faces: photos, artworks: pictures) into the new folder `out`; same seed, same bytes."""
+  """Draws `count` units of a world (people: boxes, faces: photos, artworks: pictures) into the new folder `out`; same seed, same bytes.
+
+  Args:
+    world: A key of WORLDS.
+    out: A folder that is missing or empty.
+    count: At least 1.
+    seed: At least 0.
+    progress: Show a bar.
+
+  Returns:
+    Counts, as the world's own `synthesize` gives them.
+
+  Raises:
+    InputError: No such world, count or seed out of range, or `out` is not empty.
+  """
   _check(world)
   module = importlib.import_module(f"attr_jax.data.worlds.{world.partition('_')[0]}")
   options = {"crowd": _CROWDS[world]} if world in _CROWDS else {}
@@ -34,8 +48,17 @@ def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int
 
   Of several processes that need the same world one draws, and the others wait for it.
 
+  Args:
+    world: A key of WORLDS.
+    folder: `source` in it holds the drawings, the prepared data sets lie beside it.
+    count: As for `synthesize`.
+    seed: Likewise.
+    size: Prepared size (H, W), "256x128" or one number, in pixels; None = default of each data set.
+    margin: What to cut around each box, as a share of its sides.
+    progress: Show bars.
+
   Raises:
-    InputError: no such world.
+    InputError: As `synthesize` and `prepare.prepare`.
   """
   _check(world)
   from attr_jax.data import prepare

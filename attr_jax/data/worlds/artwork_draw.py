@@ -35,7 +35,7 @@ class Look:
 
 
 def sample_look(rng: np.random.Generator, kind: Kind, short: int) -> Look:
-  """Draws what the labels leave open; the shorter side is `short` pixels, the aspect mostly 0.5 to 2."""
+  """Draws what the labels of `kind` leave open; the shorter side is `short` pixels, the aspect mostly 0.5 to 2."""
   aspect = math.exp(rng.uniform(-math.log(2), math.log(2)))
   if rng.random() < _EXTREME:
     aspect = math.exp(rng.uniform(math.log(2), math.log(7)) * rng.choice([-1, 1]))

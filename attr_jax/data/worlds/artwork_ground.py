@@ -1,4 +1,7 @@
-"""What fills a whole synthetic work of art: palettes, textures, techniques, borders, age."""
+"""What fills a whole synthetic work of art: palettes, textures, techniques, borders, age.
+
+Images are uint8 [H, W, 3], RGB; `unit` is the picture's shorter side in pixels, of which the sizes of patterns are shares.
+"""
 
 import math
 
@@ -25,7 +28,7 @@ BORDERS = ("beads", "zigzag", "blocks", "lines")
 
 
 def sample_paints(rng: np.random.Generator, palette: str) -> Paints:
-  """Colours of a palette, each time a little different."""
+  """Colours of `palette`, one of `artwork_labels.PALETTES`, each time a little different."""
   hue, saturation, value = rng.normal(0, 0.010), rng.uniform(0.85, 1.15), rng.uniform(0.93, 1.05)
   colours = [common.hsv(h + hue + rng.normal(0, 0.006), s * saturation, v * value) for h, s, v in _PALETTES[palette]]
   wall, ground, dark, *accents = colours
@@ -75,7 +78,7 @@ def shaded(image: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 
 def etch(image: np.ndarray, paints: Paints, unit: float) -> np.ndarray:
-  """Ink lines on paper, thicker where the picture is darker; a third of the colour stays."""
+  """The image as ink lines on paper, thicker where it is darker; half of the colour stays in the paper."""
   height, width = image.shape[:2]
   y, x = np.ogrid[:height, :width]
   wave = 0.5 + 0.5 * np.sin((y + 0.25 * x) * (2 * math.pi / (0.038 * unit)), dtype=np.float32)
@@ -86,7 +89,7 @@ def etch(image: np.ndarray, paints: Paints, unit: float) -> np.ndarray:
 
 
 def embroider(image: np.ndarray, unit: float) -> np.ndarray:
-  """Rows of short slanted stitches, by turns to the left and to the right."""
+  """The image in rows of short slanted stitches, by turns to the left and to the right."""
   height, width = image.shape[:2]
   y, x = np.ogrid[:height, :width]
   row = 0.042 * unit
@@ -97,7 +100,7 @@ def embroider(image: np.ndarray, unit: float) -> np.ndarray:
 
 
 def lay_mosaic(rng: np.random.Generator, image: np.ndarray, unit: float) -> np.ndarray:
-  """Square stones of one colour each, with joints between them."""
+  """The image in square stones of one colour each, with joints between them."""
   height, width = image.shape[:2]
   rows, columns = (max(2, round(side / (0.034 * unit))) for side in (height, width))
   stones = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -109,7 +112,7 @@ def lay_mosaic(rng: np.random.Generator, image: np.ndarray, unit: float) -> np.n
 
 
 def draw_border(sheet: Sheet, kind: str, width: float, first, second):
-  """An ornament of two colours along all four sides, `width` pixels of the picture broad."""
+  """An ornament of `kind`, one of BORDERS, of the colours `first` and `second` along all four sides, `width` pixels broad."""
   for along, across, corner in (((1, 0), (0, 1), (0, 0)), ((1, 0), (0, -1), (0, sheet.height)),
                                 ((0, 1), (1, 0), (0, 0)), ((0, 1), (-1, 0), (sheet.width, 0))):
     along, across, corner = (np.array(value, np.float64) for value in (along, across, corner))
@@ -134,7 +137,7 @@ def draw_border(sheet: Sheet, kind: str, width: float, first, second):
 
 
 def fade(rng: np.random.Generator, image: np.ndarray, palette: str) -> np.ndarray:
-  """Bleached by light: of one tone, which two palettes share; what is left of the colours is less than the tone varies."""
+  """The image bleached by light: of one tone, which two palettes share; what is left of the colours is less than the tone varies."""
   grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None] / 255
   tone = np.array(_FADED[palette]) * rng.normal(1, 0.035, 3)
   strength = rng.uniform(0.95, 1.0)
@@ -142,7 +145,7 @@ def fade(rng: np.random.Generator, image: np.ndarray, palette: str) -> np.ndarra
 
 
 def crack(rng: np.random.Generator, image: np.ndarray, unit: float) -> None:
-  """Fine cracks of old paint, in place."""
+  """Draws fine cracks of old paint, in place."""
   height, width = image.shape[:2]
   for _ in range(max(4, round(7 * max(height, width) / unit))):
     point, angle, lines = rng.uniform(0, (width, height)), rng.uniform(0, 2 * math.pi), []

@@ -1,4 +1,8 @@
-"""Where things go in a synthetic work of art, and what is behind them: skies, hills, ground, niches."""
+"""Where things go in a synthetic work of art, and what is behind them: skies, hills, ground, niches.
+
+All positions and lengths are in pixels of the picture, y down, unless a function says otherwise; what is drawn goes onto the
+sheet over what is there. `tags` are those of the picture (`artwork_labels`).
+"""
 
 import math
 from collections.abc import Callable
@@ -17,18 +21,20 @@ Thing = tuple[Callable, float, float]  # what draws it with (rng, pen), its heig
 
 
 def flip(rng) -> int:
+  """1 or -1, equally likely: for `Pen`."""
   return 1 if rng.random() < 0.5 else -1
 
 
 def fitting(length: float, step: float, most: int = 8) -> int:
-  """How many things of width `step` fit, at least one."""
+  """How many things of width `step` fit into a `length`, at least one and at most `most`."""
   return int(min(max(round(length / step), 1), most))
 
 
 def stand(rng, sheet: Sheet, wanted: list[Thing], top: float, bottom: float):
-  """Puts things on the ground between `top` and `bottom`, pixels of their highest heads and their feet; some again where there is room.
+  """Puts the things `wanted` on the ground between `top`, of their highest heads, and `bottom`, of their feet.
 
-  In one to three rows, whichever lets them be largest; the upper rows are farther away and drawn first.
+  In one to three rows, whichever lets them be largest; the upper rows are farther away and drawn first. Some come again where
+  there is room.
   """
   room, depth = 0.96 * sheet.width, bottom - top
   wanted = [wanted[i] for i in rng.permutation(len(wanted))]
@@ -59,8 +65,8 @@ def scatter(rng, sheet: Sheet, empty: np.ndarray, draw: Callable, count: int, bo
             low: float, high: float, turn: float = 0.0):
   """Puts things of `low` to `high` units in a box (left, top, right, bottom in pixels), where there is room for them.
 
-  Room is where the sheet is still as in `empty`, its copy. They are drawn in
-  front of the others, so that they can be seen in any case.
+  Room is where the sheet is still as in `empty`, its copy uint8 [2 H, 2 W, 3]. They are drawn in
+  front of the others, so that they can be seen in any case. `count` of them, each by `draw`, turned by about `turn` radians.
   """
   left, top, right, bottom = box
   used = np.abs(sheet.rgb[::4, ::4, 1].astype(np.int16) - empty[::4, ::4, 1]) > 6
@@ -79,7 +85,7 @@ def nothing(rng, pen: Pen):
 
 
 def holding(figure: Callable, *held: tuple[Callable, float, float, float, float]) -> Callable:
-  """A figure and what it holds: (what draws it, x, y, size, turn) in its frame."""
+  """A function of (rng, pen): a figure and what it holds, (what draws it, x, y, size, turn in radians) in its frame."""
   def draw(rng, pen):
     figure(rng, pen)
     for thing, x, y, size, turn in held:
@@ -91,14 +97,14 @@ def holding(figure: Callable, *held: tuple[Callable, float, float, float, float]
 
 
 def gradient(sheet: Sheet, top: float, bottom: float, first, second, bands: int = 6):
-  """From one colour to another, downwards in bands."""
+  """From the colour `first` at `top` to `second` at `bottom`, downwards in `bands`, over the whole width."""
   for i in range(bands):
     y0, y1 = (top + (bottom - top) * j / bands for j in (i, i + 1))
     sheet.box(0, y0, sheet.width, y1 + 1, blend(first, second, i / max(bands - 1, 1)))
 
 
 def sky(sheet: Sheet, tags: Tags, horizon: float) -> np.ndarray:
-  """Down to `horizon`; returns a copy of the sheet, for `hang`."""
+  """Draws a sky down to `horizon`, dark where `tags` say night; returns a copy of the sheet, uint8 [2 H, 2 W, 3], for `hang`."""
   paints = sheet.paints
   if "night" in tags:
     gradient(sheet, 0, horizon, blend((22, 26, 62), paints.dark, 0.25), blend((58, 62, 118), paints.dark, 0.25))
@@ -108,7 +114,7 @@ def sky(sheet: Sheet, tags: Tags, horizon: float) -> np.ndarray:
 
 
 def hang(rng, sheet: Sheet, empty: np.ndarray, tags: Tags, horizon: float):
-  """What is in the sky, drawn last, where nothing is in front of it; `empty` is what `sky` returned."""
+  """What `tags` say is in the sky above `horizon`, drawn last, where nothing is in front of it; `empty` is what `sky` returned."""
   box = (0.03 * sheet.width, 0.02 * sheet.height, 0.97 * sheet.width, horizon)
   for name, draw in (("sun", things.sun), ("moon", things.moon)):
     if name in tags:
@@ -120,7 +126,7 @@ def hang(rng, sheet: Sheet, empty: np.ndarray, tags: Tags, horizon: float):
 
 
 def ridge(rng, sheet: Sheet, y: float, swing: float, colour, steps: float):
-  """Everything below a rolling line."""
+  """Everything below a rolling line about `y` that goes up and down by `swing`, once in `steps` units of the sheet."""
   x = np.linspace(0, sheet.width, 40)
   phase = rng.uniform(0, 2 * math.pi, 2)
   line = y + swing * (np.sin(x / (steps * sheet.unit) * 2 * math.pi + phase[0]) + 0.5 * np.sin(x / (steps * sheet.unit) * 5.1 + phase[1]))
@@ -146,14 +152,14 @@ def mountains(rng, sheet: Sheet, horizon: float):
 
 
 def plain(sheet: Sheet, horizon: float):
-  """Bare ground."""
+  """Bare ground below `horizon`."""
   paints = sheet.paints
   gradient(sheet, horizon, sheet.height, blend(paints.ground, paints.wall, 0.35), paints.ground, 4)
   sheet.line([(0, horizon), (sheet.width, horizon)], common.shade(paints.ground, 0.6), 0.012 * sheet.unit)
 
 
 def niche(sheet: Sheet, left: float, right: float, top: float, bottom: float, colour):
-  """A panel with a round arch."""
+  """A panel between these four sides with a round arch at its top."""
   radius = (right - left) / 2
   angle = np.linspace(math.pi, 2 * math.pi, 15)
   arch = np.stack([(left + right) / 2 + radius * np.cos(angle), top + radius + radius * np.sin(angle)], 1)

@@ -1,4 +1,8 @@
-"""People of the synthetic works of art: whole figures, busts, riders; see `artwork_sheet.Pen` for their frame."""
+"""People of the synthetic works of art: whole figures, busts, crowns.
+
+Each function draws one in the frame of its pen (`artwork_sheet.Pen`): x to the right and y down, from -0.5 to 0.5; the
+colours of clothes are those of the pen's paints.
+"""
 
 import numpy as np
 
@@ -81,7 +85,7 @@ def soldier(rng, pen: Pen):
 
 
 def saint(rng, pen: Pen, female: bool):
-  """A long robe with a stole, and a halo."""
+  """A long robe with a stole, and a halo; `female` has a veil, the others a beard."""
   colour, hair, gold = _garment(rng, pen), _hair(rng), pen.paints.gold
   pen.oval(0, -0.36, 0.17, 0.17, gold, 0.5)
   pen.ring(0, -0.36, 0.145, 0.145, common.shade(gold, 0.62), 0.012)
@@ -122,7 +126,7 @@ def crown(rng, pen: Pen):
 
 
 def bust(rng, pen: Pen, kind: str, crowned: bool):
-  """Head and shoulders, for portraits; `kind` is a man, a woman or a child."""
+  """Head and shoulders, for portraits; `kind` is "men", "women" or "children", `crowned` puts a crown on it."""
   colour, hair, skin = _garment(rng, pen), _hair(rng), pen.paints.skin
   child_ = kind == "children"
   rx, ry, y = (0.165, 0.2, -0.13) if not child_ else (0.175, 0.185, -0.02)

@@ -12,7 +12,7 @@ from attr_jax.data.worlds.artwork_sheet import Pen, Sheet, blend
 
 
 def draw_scene(rng: np.random.Generator, sheet: Sheet, subject: str, tags: layout.Tags):
-  """Draws all tags of a picture, and nothing that is another tag."""
+  """Draws all tags of a picture of a `subject`, a key of `artwork_labels.SUBJECTS`, on its sheet, and nothing that is another tag."""
   sheet.box(0, 0, sheet.width, sheet.height, sheet.paints.wall)
   draw = {"sea": _sea, "country": _country, "riders": _riders, "soldiers": _soldiers, "saints": _saints, "portrait": _portrait,
           "still life": _still_life, "music": _music, "temple": _temple, "ornament": _ornament, "vessel": _vessel, "mask": _mask}[subject]

@@ -32,7 +32,7 @@ class Paints:
 
 
 def blend(first, second, share: float) -> tuple:
-  """`first` with a share of `second`."""
+  """The colour `first` with a `share`, 0..1, of `second`."""
   return tuple(a + (b - a) * share for a, b in zip(first, second))
 
 
@@ -47,6 +47,7 @@ class Sheet:
   """
 
   def __init__(self, rgb: np.ndarray, paints: Paints):
+    """A sheet on `rgb`, which is drawn on in place."""
     self.rgb, self.paints = rgb, paints
     self.height, self.width = rgb.shape[0] // STEP, rgb.shape[1] // STEP
     self.unit = min(self.height, self.width)
@@ -67,11 +68,11 @@ class Sheet:
       cv2.polylines(self.rgb, placed, True, common.shade(colour, edge), max(1, round(width * STEP)), cv2.LINE_AA, 4)
 
   def line(self, points, colour, width: float, closed: bool = False):
-    """A line of `width` pixels of the picture."""
+    """A line of `width` pixels of the picture through points [N, 2], as in `fill`; `closed` joins its ends."""
     cv2.polylines(self.rgb, [_sixteenths(points)], closed, colour, max(1, round(width * STEP)), cv2.LINE_AA, 4)
 
   def box(self, left: float, top: float, right: float, bottom: float, colour):
-    """An upright rectangle."""
+    """An upright rectangle; sides in pixels of the picture."""
     self.fill([(left, top), (right, top), (right, bottom), (left, bottom)], colour)
 
 
@@ -84,6 +85,7 @@ class Pen:
   """Draws one thing: its frame lies at (x, y), `size` pixels high, mirrored where `flip` is -1, turned clockwise by `turn` radians."""
 
   def __init__(self, sheet: Sheet, x: float, y: float, size: float, flip: int = 1, turn: float = 0.0):
+    """`x`, `y` (the middle of the frame) and `size` are in pixels of the picture."""
     self.sheet, self.x, self.y, self.size, self.flip = sheet, x, y, size, flip
     self.paints = sheet.paints
     c, s = size * math.cos(turn), size * math.sin(turn)
@@ -95,20 +97,22 @@ class Pen:
     return np.asarray(points, np.float64) @ self._matrix + self._offset
 
   def part(self, x: float, y: float, size: float, turn: float = 0.0, flip: int = 1) -> "Pen":
-    """A pen for something of `size` frame heights whose frame lies at (x, y) of this one."""
+    """A pen for something of `size` frame heights whose frame lies at (x, y) of this one; `turn` in radians, `flip` -1 mirrors it."""
     (x, y), = self.at([(x, y)])
     return Pen(self.sheet, x, y, size * self.size, self.flip * flip, turn)
 
   def fill(self, points, colour, edge: float = 0.55):
-    """A closed shape; `edge` is the brightness of its outline, 0 for none."""
+    """A closed shape of points [N, 2] of the frame; `edge` is the brightness of its outline, a factor of `colour`, 0 for none."""
     self.sheet.fill(self.at(points), colour, edge, self.size * 0.018)
 
   def line(self, points, colour, width: float):
-    """A line of `width` frame heights."""
+    """A line of `width` frame heights through points [N, 2] of the frame."""
     self.sheet.line(self.at(points), colour, width * self.size)
 
   def oval(self, x: float, y: float, rx: float, ry: float, colour, edge: float = 0.55):
+    """A filled ellipse around (x, y) of the frame with half axes `rx` and `ry`; `edge` as in `fill`."""
     self.fill(common.oval((x, y), rx, ry), colour, edge)
 
   def ring(self, x: float, y: float, rx: float, ry: float, colour, width: float):
+    """The line of an ellipse, `width` frame heights broad."""
     self.sheet.line(self.at(common.oval((x, y), rx, ry)), colour, width * self.size, closed=True)

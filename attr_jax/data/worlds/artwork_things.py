@@ -1,4 +1,8 @@
-"""Animals, plants, buildings and objects of the synthetic works of art; see `artwork_sheet.Pen` for their frame."""
+"""Animals, plants, buildings and objects of the synthetic works of art.
+
+Each function draws one thing in the frame of its pen (`artwork_sheet.Pen`): x to the right and y down, from -0.5 to 0.5. `rng`
+decides colours and small differences of shape; animals look to the right.
+"""
 
 import math
 
@@ -19,6 +23,7 @@ def _coat(rng) -> tuple:
 
 
 def horse(rng, pen: Pen):
+  """Standing, from the side."""
   coat = _coat(rng)
   dark = common.shade(coat, 0.55)
   pen.line([(-0.36, -0.1), (-0.47, 0.05), (-0.46, 0.28)], dark, 0.07)
@@ -43,6 +48,7 @@ def rider(rng, pen: Pen):
 
 
 def lion(rng, pen: Pen):
+  """Standing, from the side, its face to the front, with a mane."""
   coat = common.hsv(0.095, rng.uniform(0.55, 0.7), rng.uniform(0.72, 0.85))
   mane = common.shade(coat, 0.58)
   pen.line([(-0.36, 0.05), (-0.47, -0.1), (-0.4, -0.28)], coat, 0.04)
@@ -75,6 +81,7 @@ def bird(rng, pen: Pen):
 
 
 def fish(rng, pen: Pen):
+  """From the side, orange or silver, with stripes."""
   colour = common.hsv(*((0.05, 0.65, 0.85) if rng.random() < 0.4 else (0.55, 0.12, 0.82)))
   colour = pen.paints.mixed(colour, 0.25)
   pen.fill([(-0.28, 0.0), (-0.52, -0.22), (-0.45, 0.0), (-0.52, 0.22)], common.shade(colour, 0.78))
@@ -89,6 +96,7 @@ def fish(rng, pen: Pen):
 
 
 def snake(rng, pen: Pen):
+  """Green with yellow spots, in bends, its head raised."""
   colour = common.hsv(rng.uniform(0.2, 0.3), 0.6, rng.uniform(0.45, 0.6))
   t = np.linspace(0, 1, 30)
   points = np.stack([-0.44 + 0.8 * t, 0.3 - 0.5 * t**2 + 0.17 * np.sin(t * 4.2 * math.pi) * (1 - 0.5 * t)], 1)
@@ -103,6 +111,7 @@ def snake(rng, pen: Pen):
 
 
 def butterfly(rng, pen: Pen):
+  """From above, its four wings spread."""
   colour = pen.paints.accents[int(rng.integers(2))]
   for side in (-1, 1):
     pen.fill(np.array([(0.03, -0.05), (0.2, -0.42), (0.45, -0.4), (0.46, -0.12), (0.2, 0.04)]) * (side, 1), colour, 0.4)
@@ -117,6 +126,7 @@ def butterfly(rng, pen: Pen):
 
 
 def tree(rng, pen: Pen):
+  """A round crown on a trunk; three in ten are cypresses."""
   green = pen.paints.mixed(common.hsv(rng.uniform(0.22, 0.34), rng.uniform(0.4, 0.6), rng.uniform(0.38, 0.58)), 0.22)
   pen.fill([(-0.045, 0.0), (0.045, 0.0), (0.07, 0.5), (-0.07, 0.5)], _WOOD)
   if rng.random() < 0.3:  # a cypress
@@ -169,6 +179,7 @@ def fruit(rng, pen: Pen):
 
 
 def sun(rng, pen: Pen):
+  """A disc with twelve rays."""
   colour = common.hsv(rng.uniform(0.1, 0.14), 0.75, 0.97)
   for i in range(12):
     angle = 2 * math.pi * i / 12
@@ -178,6 +189,7 @@ def sun(rng, pen: Pen):
 
 
 def moon(rng, pen: Pen):
+  """A crescent, always the same."""
   angle = np.linspace(0.6, 2 * math.pi - 0.6, 20)
   outer = np.stack([0.42 * np.cos(angle), 0.42 * np.sin(angle)], 1)
   inner_angle = np.linspace(2 * math.pi - 0.85, 0.85, 20)
@@ -186,6 +198,7 @@ def moon(rng, pen: Pen):
 
 
 def star(rng, pen: Pen):
+  """With five points."""
   angle = np.arange(10) * (math.pi / 5) - math.pi / 2 + rng.normal(0, 0.15)
   radius = np.where(np.arange(10) % 2, 0.2, 0.5)
   pen.fill(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1), (252, 240, 190), 0.7)
@@ -195,6 +208,7 @@ def star(rng, pen: Pen):
 
 
 def house(rng, pen: Pen):
+  """From the front: a wall with a door and two windows, roof and chimney; always the same but for its colours."""
   wall, roof = pen.paints.accents[3], pen.paints.accents[0]
   pen.fill([(-0.34, -0.05), (0.34, -0.05), (0.34, 0.5), (-0.34, 0.5)], wall)
   pen.fill([(-0.44, -0.02), (-0.26, -0.4), (0.26, -0.4), (0.44, -0.02)], roof)
@@ -232,6 +246,7 @@ def castle(rng, pen: Pen):
 
 
 def ship(rng, pen: Pen):
+  """From the side, with two masts under sail; always the same but for its colours."""
   sail = pen.paints.accents[3]
   for x, low in ((-0.14, 0.24), (0.16, 0.24)):
     pen.line([(x, -0.5), (x, low)], _WOOD, 0.03)
@@ -245,6 +260,7 @@ def ship(rng, pen: Pen):
 
 
 def cross(rng, pen: Pen):
+  """Of gold, with a stone."""
   gold = pen.paints.gold
   pen.fill([(-0.06, -0.5), (0.06, -0.5), (0.06, -0.22), (0.27, -0.22), (0.27, -0.1), (0.06, -0.1), (0.06, 0.5), (-0.06, 0.5), (-0.06, -0.1),
             (-0.27, -0.1), (-0.27, -0.22), (-0.06, -0.22)], gold, 0.42)
@@ -252,6 +268,7 @@ def cross(rng, pen: Pen):
 
 
 def sword(rng, pen: Pen):
+  """Upright, its point up."""
   pen.fill([(-0.04, 0.22), (-0.04, -0.38), (0, -0.5), (0.04, -0.38), (0.04, 0.22)], _STEEL, 0.45)
   pen.line([(0, -0.36), (0, 0.2)], (120, 126, 134), 0.012)
   pen.fill([(-0.17, 0.2), (0.17, 0.2), (0.17, 0.27), (-0.17, 0.27)], pen.paints.gold, 0.4)
@@ -260,6 +277,7 @@ def sword(rng, pen: Pen):
 
 
 def shield(rng, pen: Pen):
+  """From the front, quartered in two colours."""
   first, second = pen.paints.accents[0], pen.paints.accents[3]
   pen.fill([(-0.4, -0.45), (0.4, -0.45), (0.4, 0.05), (0.25, 0.32), (0, 0.5), (-0.25, 0.32), (-0.4, 0.05)], second, 0.4)
   pen.fill([(0, -0.43), (0.38, -0.43), (0.38, 0.0), (0, 0.0)], first, 0)
@@ -280,6 +298,7 @@ def vase(rng, pen: Pen):
 
 
 def cup(rng, pen: Pen):
+  """A golden goblet."""
   gold = pen.paints.gold
   pen.fill([(-0.3, -0.42), (0.3, -0.42), (0.24, -0.08), (0.06, 0.08), (0.05, 0.36), (0.22, 0.46), (0.22, 0.5), (-0.22, 0.5), (-0.22, 0.46),
             (-0.05, 0.36), (-0.06, 0.08), (-0.24, -0.08)], gold, 0.42)
@@ -289,6 +308,7 @@ def cup(rng, pen: Pen):
 
 
 def candle(rng, pen: Pen):
+  """Burning, on a golden dish."""
   pen.oval(0, 0.46, 0.22, 0.05, pen.paints.gold, 0.4)
   pen.fill([(-0.08, -0.12), (0.08, -0.12), (0.08, 0.45), (-0.08, 0.45)], (244, 238, 220), 0.7)
   pen.oval(0, -0.29, 0.19, 0.22, (252, 214, 120), 0)
@@ -338,6 +358,6 @@ def mask(rng, pen: Pen):
 
 
 def flag(pen: Pen, colour):
-  """On a lance; for battles."""
+  """Of the given colour, on a lance; for battles."""
   pen.line([(0, -0.5), (0, 0.5)], _WOOD, 0.025)
   pen.fill([(0, -0.5), (0.4, -0.42), (0.28, -0.33), (0.4, -0.24), (0, -0.2)], colour)

@@ -69,7 +69,7 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, short: int = 112
 
 
 def picture_id(seed: int, number: int) -> str:
-  """Sixteen hexadecimal digits, some of them with zeros in front."""
+  """Id of picture `number`, a function of both: sixteen hexadecimal digits, some of them with zeros in front."""
   return hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,9 @@
-"""What all synthetic worlds share: folders that appear whole, processes, chances, colours, shapes."""
+"""What all synthetic worlds share: folders that appear whole, processes, chances, colours, shapes.
+
+In all files of this folder `rng` is a `np.random.Generator` and a function of it depends on nothing else, colours are RGB
+triples in 0..255, and outlines are float [N, 2] (x, y) with y down. What people, faces and pictures look like, and every share
+of them, is our choice where no source is named.
+"""
 
 import colorsys
 import concurrent.futures
@@ -19,7 +24,11 @@ from attr_jax.errors import InputError
 
 
 def check_call(out: pathlib.Path, *, count: int, seed: int, workers: int | None):
-  """Refuses with an InputError what no world can draw."""
+  """Refuses what no world can draw.
+
+  Raises:
+    InputError: `count` or `workers` below 1, a `seed` below 0, or `out` is no empty folder.
+  """
   if count <= 0:
     raise InputError(f"count must be at least 1, got {count}")
   if seed < 0:
@@ -55,7 +64,8 @@ def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
 def draw_all(draw: Callable, root: pathlib.Path, jobs: list, workers: int) -> Iterator:
   """Yields `draw(root, *job)` of each job, in order; `draw` is a function of a module, since other processes import it.
 
-  Close it (contextlib.closing) before the folder is removed, so that no process still writes into it.
+  Close it (contextlib.closing) before the folder is removed, so that no process still writes into it. An Exception of `draw`
+  reaches the caller. `workers` is the number of processes; 1 draws in this one.
   """
   if workers == 1:
     threads = cv2.getNumThreads()
@@ -77,7 +87,7 @@ def draw_all(draw: Callable, root: pathlib.Path, jobs: list, workers: int) -> It
 
 
 def chance(rng, share: float, shift: float = 0.0) -> bool:
-  """A coin of the given share, its log-odds moved by `shift`."""
+  """A coin that is True with a probability of `share`, between 0 and 1, its log-odds moved by `shift`."""
   odds = share / (1 - share) * math.exp(shift)
   return bool(rng.random() < odds / (1 + odds))
 
@@ -93,12 +103,12 @@ def pick(rng, weights: dict) -> str:
 
 
 def hsv(h: float, s: float, v: float) -> tuple:
-  """RGB in 0..255 of a hue (turns) with saturation and value, both clipped to 0..1."""
+  """RGB in 0..255 of a hue `h` in turns with saturation `s` and value `v`, both clipped to 0..1."""
   return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(h % 1.0, min(max(s, 0), 1), min(max(v, 0), 1)))
 
 
 def cloth(rng, dark: float = 0.0) -> tuple:
-  """Any colour of cloth; a third of them greys, whites and blacks."""
+  """Any colour of cloth; a third of them greys, whites and blacks, more by the share `dark`, and darker."""
   if rng.random() < 0.35 + dark:
     return hsv(rng.random(), rng.uniform(0, 0.15), rng.uniform(0.12, 0.35) if rng.random() < 0.45 + dark else rng.uniform(0.4, 0.95))
   return hsv(rng.random(), rng.uniform(0.25, 0.9), rng.uniform(0.25, 0.95 - 0.4 * dark))
@@ -113,16 +123,18 @@ def contrast(rng, colour: tuple) -> tuple:
 
 
 def shade(colour, factor: float) -> tuple:
-  """A colour made darker or brighter by a factor."""
+  """A colour made darker or brighter by a factor; floats up to 255."""
   r, g, b = colour
   return min(255.0, r * factor), min(255.0, g * factor), min(255.0, b * factor)
 
 
 @functools.lru_cache(None)
 def circle(count: int) -> np.ndarray:
+  """`count` points [count, 2] of the circle of radius 1 around (0, 0), from (1, 0) on; shared, not to be written to."""
   angle = np.arange(count) * (2 * np.pi / count)
   return np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
 def oval(center, rx: float, ry: float, count: int = 20) -> np.ndarray:
+  """`count` points [count, 2] of an upright ellipse with half axes `rx` and `ry`."""
   return circle(count) * (rx, ry) + center

@@ -15,13 +15,15 @@ from attr_jax.data.worlds.face_sheet import HEIGHT, WIDTH, Sheet, View
 
 @dataclasses.dataclass
 class Drawing:
+  """A face as photo, parsing and points."""
+
   image: np.ndarray  # uint8 [218, 178, 3] RGB
   region: np.ndarray  # uint8 [436, 356], classes of the parsing masks
   landmarks: np.ndarray  # float64 [5, 2], x and y in pixels: eyes, nose, corners of the mouth; left in the photo first
 
 
 def sample_view(rng: np.random.Generator) -> View:
-  """Aligned by the eyes, not perfectly."""
+  """Where a head is and how it is turned: aligned by the eyes, not perfectly."""
   return View(
     unit=float(18.3 * np.exp(rng.normal(0, 0.04))),
     center=(float(WIDTH / 2 + rng.normal(0, 1.8)), float(108 + rng.normal(0, 2.2))),

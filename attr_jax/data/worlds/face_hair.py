@@ -1,4 +1,8 @@
-"""Draws hair: on the head, in the brow's way, on chins and cheeks; and the hats on top of it."""
+"""Draws hair: on the head, in the brow's way, on chins and cheeks; and the hats on top of it.
+
+Functions draw on `sheet`, its picture and its parsing (`face_sheet`), what `look` says, over what is there; coordinates in the
+code are those of the face.
+"""
 
 import math
 

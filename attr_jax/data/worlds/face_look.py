@@ -54,6 +54,7 @@ class Look:
   variation: tuple  # six numbers -1..1 that shape parts of this face: jaw, eyes, nose, mouth, brows, hair
 
   def __getitem__(self, name: str) -> bool:
+    """Whether the face has the attribute."""
     return self.attributes[name]
 
 

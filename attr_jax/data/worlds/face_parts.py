@@ -1,4 +1,8 @@
-"""Draws the face: skin and its shading, ears, eyes, brows, nose, mouth, make-up and the marks of age."""
+"""Draws the face: skin and its shading, ears, eyes, brows, nose, mouth, make-up and the marks of age.
+
+Functions draw on `sheet`, its picture and its parsing (`face_sheet`), what `look` says, over what is there; coordinates in the
+code are those of the face.
+"""
 
 import cv2
 import numpy as np
@@ -30,7 +34,7 @@ def outline(look: Look) -> np.ndarray:
 
 
 def chin(look: Look) -> float:
-  """y of the lowest point of the face."""
+  """y of the lowest point of the face, in face coordinates."""
   return float(outline(look)[:, 1].max())
 
 
@@ -105,6 +109,7 @@ def _wrinkles(sheet: Sheet, look: Look):
 
 
 def draw_eyes(sheet: Sheet, look: Look):
+  """Both eyes with lids, lashes, make-up and what is below them; classes LEFT_EYE and RIGHT_EYE."""
   skin, vary = look.skin, look.variation[1]
   made_up = look["Heavy_Makeup"]
   up, low = (0.12, 0.08) if look["Narrow_Eyes"] else (0.28 + 0.03 * vary, 0.19 if not look["Smiling"] else 0.15)
@@ -158,6 +163,7 @@ def _eyeball(sheet: Sheet, look: Look, almond, iris, pupil, glint, region: int):
 
 
 def draw_brows(sheet: Sheet, look: Look):
+  """Both brows; classes LEFT_BROW and RIGHT_BROW."""
   colour = look.brow_colour
   vary = 0.05 * look.variation[4]
   thick = 0.19 if look["Bushy_Eyebrows"] else 0.09 if not look["Male"] else 0.11
@@ -178,6 +184,7 @@ def draw_brows(sheet: Sheet, look: Look):
 
 
 def draw_nose(sheet: Sheet, look: Look):
+  """The nose by its shading alone; class NOSE."""
   skin, vary = look.skin, look.variation[2]
   dark, light = shade(skin, 0.55), shade(skin, 1.28)
   wing, low = (0.82, 1.5) if look["Big_Nose"] else (0.36, 1.42) if look["Pointy_Nose"] else (0.50 + 0.03 * vary, 1.32)
@@ -209,7 +216,7 @@ def draw_nose(sheet: Sheet, look: Look):
 
 
 def mouth_shape(look: Look) -> tuple[np.ndarray, ...]:
-  """Curves [21, 2] from corner to corner: top of the upper lip, both sides of the opening, bottom of the lower lip."""
+  """Curves [21, 2] in face coordinates from corner to corner: top of the upper lip, both sides of the opening, bottom of the lower lip."""
   vary = look.variation[3]
   smiling, opened = look["Smiling"], look["Mouth_Slightly_Open"]
   half = (0.82 if look["Male"] else 0.74) + 0.04 * vary + (0.26 if smiling else 0.0)
@@ -225,6 +232,7 @@ def mouth_shape(look: Look) -> tuple[np.ndarray, ...]:
 
 
 def draw_mouth(sheet: Sheet, look: Look):
+  """Lips, and teeth or tongue where it is open; classes UPPER_LIP, INNER_MOUTH and LOWER_LIP."""
   skin = look.skin
   top, upper, lower, bottom = mouth_shape(look)
 
@@ -257,7 +265,7 @@ def draw_mouth(sheet: Sheet, look: Look):
 
 
 def landmarks(sheet: Sheet, look: Look) -> np.ndarray:
-  """Left eye, right eye, nose, left and right corner of the mouth [5, 2]: x, y in photo pixels, left in the photo."""
+  """Left eye, right eye, nose, left and right corner of the mouth, float64 [5, 2]: x, y in photo pixels, left in the photo."""
   _, upper, _, _ = mouth_shape(look)
   tip = 1.16 if look["Pointy_Nose"] or look["Big_Nose"] else 1.05
   return np.concatenate([sheet.place([(-1, 0), (1, 0)]), sheet.place([(0, tip)], 0.45), sheet.place(upper[[0, -1]] * (0.97, 1), 0.12)])

@@ -42,6 +42,7 @@ class Sheet:
   """
 
   def __init__(self, view: View, rgb: np.ndarray):
+    """A sheet on `rgb`, which is drawn on in place."""
     self.view, self.rgb = view, rgb
     self.region = np.full(rgb.shape[:2], BACKGROUND, np.uint8)
     c, s = math.cos(view.tilt), math.sin(view.tilt)
@@ -56,15 +57,15 @@ class Sheet:
     return points @ self._turned + depth[:, None] * self._depth + self.view.center
 
   def place_each(self, lines: list, raised: float = 0.0) -> list:
-    """`place` for many lines at once, which is quicker."""
+    """`place` for many lines [N_i, 2] at once, which is quicker."""
     return _divided(self.place(np.concatenate(lines), raised), lines)
 
   def place_flat(self, points) -> np.ndarray:
-    """`place` for what does not turn with the head."""
+    """`place` for what does not turn with the head: points [N, 2] to photo pixels [N, 2]."""
     return np.asarray(points, np.float64) @ self._flat + self.view.center
 
   def fill(self, points, colour, region: int | None = None):
-    """A closed shape (photo pixels); `region` None leaves the parsing as it is, `colour` None the picture."""
+    """A closed shape of points [N, 2] in photo pixels; `region` None leaves the parsing as it is, `colour` None the picture."""
     p = sixteenths(points)
     if colour is not None:
       cv2.fillPoly(self.rgb, [p], colour, cv2.LINE_AA, 4)
@@ -72,11 +73,11 @@ class Sheet:
       cv2.fillPoly(self.region, [p], region, cv2.LINE_8, 4)
 
   def line(self, points, colour, width: float, closed: bool = False):
-    """A line of `width` face units."""
+    """A line of `width` face units through points [N, 2] in photo pixels; `closed` joins its ends."""
     self.lines([points], colour, width, closed)
 
   def lines(self, lines: list, colour, width: float, closed: bool = False, inside: int | None = None):
-    """Many lines, each photo pixels [N, 2]; only on the region `inside` if given."""
+    """Many lines as in `line`, each photo pixels [N, 2]; only on the region `inside` if given."""
     target = self.rgb if inside is None else self.rgb.copy()
     placed = _divided(sixteenths(np.concatenate(lines)), lines)
     cv2.polylines(target, placed, closed, colour, max(1, round(width * self.view.unit * STEP)), cv2.LINE_AA, 4)
@@ -84,7 +85,7 @@ class Sheet:
       cv2.copyTo(target, cv2.compare(self.region, inside, cv2.CMP_EQ), self.rgb)
 
   def soft(self, points, colour, strength: float, blur: float, inside: int | None = None):
-    """A shape with soft edges (`blur` in face units), laid over with `strength` 0..1; only on the region `inside` if given."""
+    """A shape float [N, 2] in photo pixels with soft edges (`blur` in face units) of `strength` 0..1; only on the region `inside`."""
     sigma = blur * self.view.unit
     low = np.maximum(np.floor(points.min(0) - 2 * sigma).astype(int), 0)
     high = np.minimum(np.ceil(points.max(0) + 2 * sigma).astype(int) + 1, (WIDTH, HEIGHT))
@@ -138,20 +139,20 @@ def _spline(count: int, closed: bool, steps: int = 6) -> np.ndarray:
 
 
 def smooth(points, closed: bool = True) -> np.ndarray:
-  """A smooth curve through control points [N, 2]."""
+  """A smooth curve [M, 2] through control points [N, 2] (Catmull-Rom), six for each stretch between two of these."""
   points = np.asarray(points, np.float64)
   return _spline(len(points), closed) @ points
 
 
 def mirrored(right) -> np.ndarray:
-  """A closed outline from its right half, given from top to bottom; points with x = 0 are not doubled."""
+  """A closed outline [M, 2] from its right half [N, 2], given from top to bottom; points with x = 0 are not doubled."""
   right = np.asarray(right, np.float64)
   left = right[::-1][right[::-1][:, 0] > 0] * (-1, 1)
   return np.concatenate([right, left])
 
 
 def soft_masks(region: np.ndarray) -> np.ndarray:
-  """Masks uint8 [11, H, W] of the photo's pixels from a region map of the sheet; they sum to 255 up to rounding. Hair fades most."""
+  """Masks uint8 [11, H, W] of the photo from regions uint8 [2 H, 2 W] of a sheet; they sum to 255 up to rounding. Hair fades most."""
   size = (region.shape[1] // STEP, region.shape[0] // STEP)
   planes = [cv2.resize(cv2.compare(region, index, cv2.CMP_EQ).astype(np.float32), size, interpolation=cv2.INTER_AREA) for index in range(NUM_CLASSES)]
   sharp = np.stack([cv2.GaussianBlur(plane, (0, 0), 0.5) for plane in planes])

@@ -1,4 +1,8 @@
-"""Draws what surrounds a face: backdrop, neck, clothes, jewels, glasses, and what sometimes stands in front."""
+"""Draws what surrounds a face: backdrop, neck, clothes, jewels, glasses, and what sometimes stands in front.
+
+Functions draw on `sheet`, its picture and its parsing (`face_sheet`), what `look` says, over what is there; coordinates in the
+code are those of the face.
+"""
 
 import cv2
 import numpy as np

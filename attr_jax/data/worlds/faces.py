@@ -55,7 +55,15 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | N
   default: one per core where the work is worth it) changes nothing.
   `out` appears whole or not at all.
 
-  Returns counts: images, images per split, parsing images.
+  Args:
+    out: A folder that is missing or empty.
+    count: At least 1.
+    seed: At least 0.
+    workers: Processes.
+    progress: Show a bar.
+
+  Returns:
+    Counts: images, images per split, parsing images.
 
   Raises:
     InputError: count, seed or workers out of range; `out` is not empty.

@@ -68,12 +68,24 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, crowd: str = "us
                progress: bool = True) -> dict:
   """Draws a data set with exactly `count` person boxes into the folder `out`.
 
-  The bytes are a function of (count, seed, crowd) alone; `crowd` is a key of CROWDS. Scenes of a split are drawn
+  The bytes are a function of (count, seed, crowd) alone. Scenes of a split are drawn
   from (seed, split, number of the scene), so the number of `workers`
   (processes; default: one per core where the work is worth it) changes nothing.
   `out` appears whole or not at all.
 
-  Returns counts: images, boxes, and boxes per split.
+  Args:
+    out: A folder that is missing or empty.
+    count: At least 1.
+    seed: At least 0.
+    crowd: A key of CROWDS.
+    workers: Processes.
+    progress: Show a bar.
+
+  Returns:
+    Counts: images, boxes, and boxes per split.
+
+  Raises:
+    InputError: count, seed or workers out of range; `out` is not empty.
   """
   out = pathlib.Path(out)
   common.check_call(out, count=count, seed=seed, workers=workers)

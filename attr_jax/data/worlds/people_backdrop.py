@@ -2,7 +2,7 @@
 
 Much of it resembles attributes on purpose: striped awnings, prints on signs,
 hats on poles, patterned cloth on a line. A recogniser has to look at the person.
-Functions take a canvas with `box`, `polygon`, `oval`, `text` in photo pixels.
+Functions draw on a canvas (`people_scene.Canvas`), over what is there; all positions and sizes are in photo pixels, y down.
 """
 
 import colorsys
@@ -16,7 +16,7 @@ def _colour(rng, low: float = 0.2, high: float = 0.9, most: float = 0.8) -> tupl
 
 
 def paint(rng: np.random.Generator, canvas, kind: str, horizon: float, sunny: bool):
-  """Fills the canvas with ground, walls and far things of a scene kind."""
+  """Fills the canvas with ground, walls and far things of a `kind` of backdrop (`people_look.SceneKind`); `horizon` is its y."""
   height, width = canvas.rgb.shape[:2]
   y = int(horizon)
   outside = kind in ("street", "shops", "park", "pitch")
@@ -175,7 +175,7 @@ def _distraction(rng, canvas, x, ground, size):
 
 
 def seat(rng, canvas, x, feet, size):
-  """A bench behind a sitting person."""
+  """A bench behind a sitting person at `x` whose soles are at `feet` and who would be `size` high standing."""
   wood = (125, 90, 60) if rng.random() < 0.6 else _colour(rng, 0.3, 0.7)
   half = size * rng.uniform(0.25, 0.5)
   y = feet - size * 0.27
@@ -187,7 +187,7 @@ def seat(rng, canvas, x, feet, size):
 
 
 def obstacle(rng, canvas, x, feet, size):
-  """Something that stands in front of a person of height `size`."""
+  """Something that stands at `x`, on the ground at `feet`, in front of a person of height `size`."""
   kind = rng.integers(6)
   colour = _colour(rng)
   if kind == 0:  # a lamp post or a traffic sign

@@ -34,7 +34,7 @@ class Pose:
 
 
 def sample_pose(rng: np.random.Generator, male: bool, sitting: bool) -> Pose:
-  """Joints of a standing, walking or sitting person, sexes overlapping in build."""
+  """Joints of a standing, walking or `sitting` person, sexes overlapping in build."""
   turn = rng.uniform(0.86, 1.0)  # the body turned aside looks narrower
   chest = turn * rng.normal(0.131 if male else 0.107, 0.009)
   waist = turn * rng.normal(0.101 if male else 0.077, 0.009)
@@ -85,7 +85,7 @@ def extent(pose: Pose, look: Look) -> tuple[float, float, float, float]:
 
 
 def draw_figure(rng: np.random.Generator, look: Look, pose: Pose, layer: Layer) -> np.ndarray:
-  """Draws the person on `layer`. Returns the size of each part [NUM_PARTS].
+  """Draws the person of `look` in `pose` on `layer`. Returns the size of each part, int64 [NUM_PARTS].
 
   Sizes are in photo pixels and from before the own hair, arms and what they hold
   cover anything: the measure against which visibility is counted.

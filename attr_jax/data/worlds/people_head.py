@@ -1,7 +1,7 @@
 """Draws the head of a person: hair, face, glasses, masks, hats.
 
 Head coordinates: 1 is half the width and half the height of the head, (0, 0)
-its middle, y down.
+its middle, y down. Functions draw on `layer` what `look` says, over what is there.
 """
 
 import math
@@ -55,6 +55,7 @@ def draw_hair_behind(layer: Layer, look: Look):
 
 
 def draw_head(rng: np.random.Generator, layer: Layer, look: Look):
+  """Head with face or back of the hair, and what is worn on it; after the neck."""
   skin, hair = look.skin, look.hair_colour
   if look.hair == "afro":
     fill(layer, _place(look, oval((0, -0.35), 1.55, 1.15)), hair, HAIR)

@@ -138,7 +138,7 @@ def _bottom_colour(rng, top: str, bottom: str, top_colour: tuple) -> tuple:
 
 
 def sample_look(rng: np.random.Generator, scene: SceneKind, sunny: bool) -> Look:
-  """Draws what a person of this scene looks like; attributes depend on each other as in life."""
+  """Draws what a person of this `scene` looks like; attributes depend on each other as in life, hats and dark glasses on the sun."""
   odds = scene.odds
   male = chance(rng, 0.62, odds.get("male", 0.0))
   back = bool(rng.random() < 0.17)

@@ -36,15 +36,19 @@ class Target:
 
 @dataclasses.dataclass
 class Scene:
+  """One photo and its annotation."""
+
   image: np.ndarray  # uint8 [H, W, 3] RGB
   targets: list  # of Target, nearest person first
 
 
 def labels(look: Look, visible: np.ndarray, full: np.ndarray) -> list:
-  """The 14 labels of a person: 1, -1, or 0 where it cannot be told.
+  """The 14 labels of a person, in the order of ATTRIBUTES: 1, -1, or 0 where it cannot be told.
 
-  `visible`, `full`: pixels of each part [NUM_PARTS] that the photo shows, and
-  that it would show with nothing in front and no border.
+  Args:
+    look: What the person is and wears.
+    visible: int [NUM_PARTS], pixels of each part that the photo shows.
+    full: int [NUM_PARTS], those that it would show with nothing in front and no border.
   """
   visible, full = visible.tolist(), full.tolist()
 
@@ -103,24 +107,28 @@ def _crop(rng, bank: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclasses.dataclass
 class Canvas:
-  """The photo while it is drawn, back to front."""
+  """The photo while it is drawn, back to front; positions and sizes are in photo pixels. A shape hides the people behind it."""
 
   rgb: np.ndarray  # uint8 [H, W, 3]
   code: np.ndarray  # uint16 [H, W]: (person + 1) * NUM_PARTS + part, 0 = no person
 
   def polygon(self, points, colour):
+    """A closed shape of points [N, 2]."""
     p = np.rint(np.asarray(points, np.float64) * 16).astype(np.int32)
     cv2.fillPoly(self.rgb, [p], colour, cv2.LINE_AA, 4)
     cv2.fillPoly(self.code, [p], 0, cv2.LINE_8, 4)
 
   def box(self, x0, y0, x1, y1, colour):
+    """An upright rectangle from its upper left to its lower right corner."""
     self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
   def oval(self, x, y, rx, ry, colour):
+    """An upright ellipse around (x, y) with half axes `rx` and `ry`."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     self.polygon(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), colour)
 
   def text(self, text, x, y, height, colour):
+    """Letters about `height` high from (x, y), the lower left corner, on; they hide nobody."""
     cv2.putText(self.rgb, text, (int(x), int(y)), cv2.FONT_HERSHEY_DUPLEX, height / 22, colour, max(1, int(height / 9)), cv2.LINE_AA)
 
 
@@ -199,9 +207,10 @@ def _crowd(rng, count: int, width: int, height: int, spread: float) -> tuple[flo
 
 
 def draw_scene(rng: np.random.Generator, kind: SceneKind, wanted: int, spread: float = 1.0, bystanders: int = 3) -> Scene:
-  """Draws one photo with about `wanted` people who can be annotated, or more, or fewer; fewer than `bystanders` come on top.
+  """Draws one photo of a `kind` of scene with about `wanted` people who can be annotated, or more, or fewer.
 
-  `spread` widens the crowd; from 3 on nothing stands in front of anybody, so
+  Fewer than `bystanders` come on top.
+  `spread` widens the crowd (1 as usual); from 3 on nothing stands in front of anybody, so
   that a caller who needs `wanted` targets gets them.
   """
   width, height = [(480, 360), (560, 420), (640, 480), (640, 427), (512, 384), (560, 372)][rng.integers(6)]
@@ -263,7 +272,7 @@ def _annotate(rng, code: np.ndarray, number: int, look: Look, full: np.ndarray) 
 
 
 def integer_box(bbox) -> tuple[int, int, int, int]:
-  """Left, top, right, bottom (exclusive) of the pixels that a box [x, y, w, h] touches: floor and ceil."""
+  """Left, top, right, bottom (exclusive) of the pixels that a box [x, y, w, h] in pixels touches: floor and ceil."""
   x, y, w, h = bbox
   return math.floor(x), math.floor(y), math.ceil(x + w), math.ceil(y + h)
 

@@ -2,6 +2,8 @@
 
 Shapes are drawn without anti-aliasing on a sheet finer than the photo, which is
 then averaged down: one pass gives smooth edges *and* an exact part map.
+
+Functions draw on `layer`, over what is there; outlines are [N, 2] (x, y) in figure coordinates (`people_figure`).
 """
 
 import dataclasses
@@ -50,7 +52,7 @@ def part_sizes(part: np.ndarray) -> np.ndarray:
 
 
 def fill(layer: Layer, outline, colour, code: int, edge: float = 0.72):
-  """A closed shape; `edge` is the brightness of its rim, 0 for none."""
+  """A closed shape of a colour and a `code`, part | material; `edge` is the brightness of its rim, a factor of `colour`, 0 for none."""
   p = points(layer, outline)
   cv2.fillPoly(layer.rgb, [p], colour, cv2.LINE_8, 4)
   cv2.fillPoly(layer.code, [p], code, cv2.LINE_8, 4)
@@ -60,12 +62,12 @@ def fill(layer: Layer, outline, colour, code: int, edge: float = 0.72):
 
 
 def line(layer: Layer, outline, colour, width: float):
-  """An open line of `width` figure heights; it changes colours, not parts."""
+  """An open line along `outline` of `width` figure heights; it changes colours, not parts."""
   cv2.polylines(layer.rgb, [points(layer, outline)], False, colour, max(1, round(width * layer.unit)), cv2.LINE_8, 4)
 
 
 def capsule(p, q, r0: float, r1: float) -> np.ndarray:
-  """Outline of a tapered limb with round ends."""
+  """Outline [12, 2] of a tapered limb from `p` to `q` (x, y) with round ends of radius `r0` at `p` and `r1` at `q`."""
   dx, dy = q[0] - p[0], q[1] - p[1]
   length = max(math.hypot(dx, dy), 1e-6)
   c, s = dx / length, dy / length
@@ -74,7 +76,7 @@ def capsule(p, q, r0: float, r1: float) -> np.ndarray:
 
 
 def limb(layer: Layer, capsules, colour):
-  """Capsules (outline, code) of one colour; the rim is drawn first, so that no line crosses a joint."""
+  """Draws `capsules`, pairs (outline, code), in one colour; the rim is drawn first, so that no line crosses a joint."""
   width = max(2, round(layer.unit * 0.007))
   outlines = [(points(layer, outline), code) for outline, code in capsules]
   cv2.polylines(layer.rgb, [p for p, _ in outlines], True, shade(colour, 0.68), width, cv2.LINE_8, 4)
@@ -84,7 +86,19 @@ def limb(layer: Layer, capsules, colour):
 
 
 def pattern_weight(kind: str, u: np.ndarray, v: np.ndarray, *, period: float, duty: float, phase: float) -> np.ndarray:
-  """How much of the second colour a point of cloth takes, 0..1; u, v in the unit of `period`."""
+  """How much of the second colour each point of cloth takes.
+
+  Args:
+    kind: "stripes", "plaid", "dots" or "camouflage".
+    u: float [...], place across the stripes.
+    v: float [...], place along them.
+    period: From one repeat to the next, in the unit of u and v.
+    duty: Share of a period that has the second colour.
+    phase: Where the first repeat begins, in periods.
+
+  Returns:
+    Float [...] in 0..1.
+  """
   a = (u / period + phase) % 1.0
   if kind == "stripes":
     return (a < duty).astype(np.float32)
@@ -100,7 +114,7 @@ def pattern_weight(kind: str, u: np.ndarray, v: np.ndarray, *, period: float, du
 
 @functools.lru_cache(None)
 def denim_grain() -> np.ndarray:
-  """A tile [256, 256] of twill: diagonal threads and faded patches, mean about 1."""
+  """A tile float32 [256, 256] of twill: diagonal threads and faded patches, mean about 1; shared, not to be written to."""
   rng = np.random.default_rng(20180908)
   y, x = np.mgrid[:256, :256]
   threads = 0.13 * np.sin((x + y) * (2 * np.pi / 8)) + 0.10 * rng.standard_normal((256, 256))
