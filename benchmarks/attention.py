@@ -2,8 +2,8 @@
 
   python benchmarks/attention.py --out=docs/results/attention-cpu.json
 
-Ours is the program of `attr-jax predict --pictures`: scores and class activation maps of all attributes (and all else that the model
-names), of a ResNet with global average pooling. The rivals have the same weights, images and compiler options:
+Ours is the program behind `attr-jax predict --pictures`: scores and class activation maps of all attributes of a ResNet with global average
+pooling, batch norm folded (here with the trunk's stages among its outputs, which predict leaves out). The rivals have the same weights, images and compiler options:
 
 - gradient: for each attribute a forward pass and a backward one, of its logit with respect to the image. The usual way; the bar is 20.
 - shared: the same gradients from one forward pass (`jax.vjp`), then a backward one per attribute.
