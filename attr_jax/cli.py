@@ -146,6 +146,15 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--checkpoint", default="best")
   sub.add_argument("--json", action="store_true", help="one JSON object per file")
 
+  sub = command("serve", _serve, "show a run as a local page: photos in, attributes and their maps out")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path)
+  sub.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
+  sub.add_argument("--port", default=8000, type=int, help="0 takes a free one (default: 8000)")
+  sub.add_argument("--checkpoint", default="best", help="best, last or a step")
+  sub.add_argument("--max-mb", default=20.0, type=float, help="largest image file, in MB (default: 20)")
+  sub.add_argument("--timeout", default=30.0, type=float, help="seconds for sending an image, and again for its answer (default: 30)")
+  sub.add_argument("--batch-size", default=8, type=int, help="images computed at a time (default: 8)")
+
   sub = command("prepare", _prepare, "turn an original download into what training reads")
   sub.add_argument("name", nargs="?", help="the data set, such as wider_attribute or pa100k")
   sub.add_argument("--source", type=pathlib.Path, help="folder of the download")
@@ -279,6 +288,16 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
   for line in bad:
     print(f"attr-jax: {line}", file=sys.stderr)
   return 2 if bad else 0
+
+
+def _serve(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  _start_jax()
+  from attr_jax import serve
+
+  serve.serve(args.workdir, host=args.host, port=args.port, checkpoint=args.checkpoint, max_mb=args.max_mb, timeout=args.timeout,
+              batch_size=args.batch_size)
+  return 0
 
 
 def _prepare(args: argparse.Namespace, rest: list[str]) -> int:
