@@ -355,7 +355,7 @@ class Server(uvicorn.Server):
 
   def __init__(self, app: Any, url: str = ""):
     super().__init__(uvicorn.Config(
-        app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False,
+        app, interface="asgi3", http="h11", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False,
         timeout_graceful_shutdown=3))
     self._url = url
 
@@ -377,9 +377,8 @@ def bind(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     found.bind(address)
     return found
-  except (OSError, OverflowError) as error:
-    reason = getattr(error, "strerror", None) or str(error)
-    raise InputError(f"serve: {host}:{port}: {reason}; choose another --host or --port") from None
+  except OSError as error:
+    raise InputError(f"serve: {host}:{port}: {error.strerror}; choose another --host or --port") from None
 
 
 def warm_up(batcher: Batcher, config: Any) -> None:
@@ -407,6 +406,8 @@ def serve(workdir: str | pathlib.Path, *, host: str = "127.0.0.1", port: int = 8
   for key, value in (("max-mb", max_mb), ("timeout", timeout), ("batch-size", batch_size)):
     if not 0 < value < float("inf"):
       raise InputError(f"serve: --{key} must be positive, got {value:g}")
+  if not 0 <= port < 65_536:
+    raise InputError(f"serve: --port must be 0 to 65535, got {port}")
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(_SIGTERM_STATUS))
   found = bind(host, port)
   recognizer = predict.load_recognizer(workdir, checkpoint=checkpoint, batch_size=batch_size)
