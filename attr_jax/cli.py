@@ -140,11 +140,22 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--data-dir", help="where the prepared data lie now")
   processes(sub)
 
-  sub = command("predict", _predict, "name the attributes in image files")
-  sub.add_argument("files", nargs="+", type=pathlib.Path)
-  sub.add_argument("--workdir", required=True, type=pathlib.Path)
-  sub.add_argument("--checkpoint", default="best")
-  sub.add_argument("--json", action="store_true", help="one JSON object per file")
+  sub = command("predict", _predict, "name the attributes in photos")
+  sub.add_argument("files", nargs="*", metavar="FILE", help="photo, folder of photos (with all folders below) or quoted pattern, such as 'in/*.jpg'")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path, help="folder of the run")
+  sub.add_argument("--list", metavar="FILE", help="one FILE per line; - reads the standard input")
+  sub.add_argument("--boxes", type=pathlib.Path, metavar="CSV",
+                   help="people in scenes: columns file,x,y,width,height in pixels, files relative to the table")
+  sub.add_argument("--threshold", choices=("calibrated", "0.5"), default="calibrated",
+                   help="from which score on an attribute is present (default: its own, chosen on validation images)")
+  form = sub.add_mutually_exclusive_group()
+  form.add_argument("--json", action="store_true", help="one JSON object per photo")
+  form.add_argument("--csv", action="store_true", help="one row per photo")
+  sub.add_argument("--pictures", type=pathlib.Path, metavar="DIR", help="write each photo with what the model looks at")
+  sub.add_argument("--top", type=int, metavar="N", help="attributes with the highest scores: in the table (default: 40, and all present "
+                   "ones), on a picture (default: 6, at most 13)")
+  sub.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos computed at a time (default: 8)")
+  sub.add_argument("--checkpoint", default="best", help="best, last or a step")
 
   sub = command("serve", _serve, "show a run as a local page: photos in, attributes and their maps out")
   sub.add_argument("--workdir", required=True, type=pathlib.Path)
@@ -273,21 +284,17 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
+  if not args.files and args.list is None and args.boxes is None:
+    raise InputError("predict: no photo is named; give files, folders, patterns, --list or --boxes")
+  for option in ("top", "batch_size"):
+    if getattr(args, option) is not None and getattr(args, option) < 1:
+      raise InputError(f"predict: {_as_typed(option)}={getattr(args, option)}: expected 1 or more")
   _start_jax()
-  from attr_jax import predict
+  from attr_jax import answers
 
-  recognizer = predict.load_recognizer(args.workdir, checkpoint=args.checkpoint)
-  answers, bad = predict.predict_files(recognizer, args.files)
-  for answer in answers:
-    if args.json:
-      print(json.dumps(answer))
-      continue
-    print(answer["file"])
-    for name, score in sorted(answer["scores"].items(), key=lambda item: -item[1]):
-      print(f"  {'x' if name in answer['present'] else ' '} {name:<40} {100 * score:5.1f} %")
-  for line in bad:
-    print(f"attr-jax: {line}", file=sys.stderr)
-  return 2 if bad else 0
+  return answers.write(args.workdir, args.files, list_file=args.list, boxes=args.boxes, checkpoint=args.checkpoint,
+                       thresholds="fixed" if args.threshold == "0.5" else args.threshold, batch_size=args.batch_size,
+                       form="json" if args.json else "csv" if args.csv else "table", pictures=args.pictures, top=args.top)
 
 
 def _serve(args: argparse.Namespace, rest: list[str]) -> int:

@@ -22,6 +22,8 @@ MARKS = {
     (False, True): (*pictures.MARKS[False, True][:2], "dropped, but true"),
     (False, False): (*overlays.ABSENT[:2], "rightly dropped"),
 }
+# kept -> the same, where no truth is known
+CHOSEN = {True: (*pictures.MARKS[True, True][:2], "chosen"), False: (*overlays.ABSENT[:2], "dropped")}
 
 HIGH = 288  # pixels, of an image beside its HOG
 STROKE = 0.92  # length of the longest stroke, as a share of the shorter side of a cell
@@ -30,12 +32,12 @@ FINER = 4  # strokes are drawn so many times larger, then averaged: lines of any
 
 def step_sheet(
     images: Sequence[np.ndarray], attention: np.ndarray, labels: np.ndarray, probability: np.ndarray, kept: np.ndarray,
-    label: np.ndarray, label_names: Sequence[str], path, title: str = "") -> None:
+    label: np.ndarray | None, label_names: Sequence[str], path, title: str = "") -> None:
   """Each image with the steps of its decoder: where it looks, the label that it chooses there, and how sure it is.
 
   Below a step stand the mark of `MARKS`, the probability in % and the label without its group ("tag::" and the like); a
-  step whose label is dropped from the set is pale. Below the image stands how many of its true labels are found. Colours
-  go from 0 to the highest value of each step, so that an even attention shows as an even tint. Of more than 13 steps the
+  step whose label is dropped from the set is pale. Below the image stands how many of its true labels are found, or, where no
+  truth is known, how many are chosen. Colours go from 0 to the highest value of each step, so that an even attention shows as an even tint. Of more than 13 steps the
   first 13 are drawn.
 
   Args:
@@ -44,7 +46,7 @@ def step_sheet(
     labels: integers [N, T], the label chosen at each step.
     probability: [N, T] in 0..1, of that label at that step.
     kept: bool [N, T], whether it belongs to the set.
-    label: uint8 [N, L], 1 for what is true.
+    label: uint8 [N, L], 1 for what is true; None where no truth is known.
     label_names: L names.
     path: the PNG file.
     title: of the sheet.
@@ -55,7 +57,8 @@ def step_sheet(
   """
   images = overlays.checked_images(images)
   attention, probability = np.asarray(attention, float), np.asarray(probability, float)
-  labels, kept, label = np.asarray(labels), np.asarray(kept, bool), np.asarray(label, bool)
+  labels, kept, blind = np.asarray(labels), np.asarray(kept, bool), label is None
+  label = np.zeros((len(images), len(label_names)), bool) if blind else np.asarray(label, bool)
   _check_steps(len(images), attention, labels, probability, kept, label, len(label_names))
   steps = labels.shape[1]
   if steps > MOST_STEPS:
@@ -63,16 +66,17 @@ def step_sheet(
   rows = []
   for n, image in enumerate(images):
     found = label[n, labels[n, kept[n]]].sum()
-    row = [overlays.Panel(image, caption=(f"{found} of {label[n].sum()}", "true labels found"))]
+    caption = (f"{kept[n].sum()} labels", "chosen") if blind else (f"{found} of {label[n].sum()}", "true labels found")
+    row = [overlays.Panel(image, caption=caption)]
     for t in range(min(steps, MOST_STEPS)):
-      mark, colour, _ = MARKS[bool(kept[n, t]), bool(label[n, labels[n, t]])]
+      mark, colour, _ = CHOSEN[bool(kept[n, t])] if blind else MARKS[bool(kept[n, t]), bool(label[n, labels[n, t]])]
       name = label_names[labels[n, t]].rsplit("::", 1)[-1]
       row.append(overlays.Panel(
           image, attention[n, t], span=(0, attention[n, t].max()), caption=(f"{mark} {100 * probability[n, t]:.0f} %", name),
           colour=colour, faded=not kept[n, t]))
     rows.append(row)
   heads = ["image", *(f"step {t + 1}" for t in range(len(rows[0]) - 1))]
-  overlays.draw_sheet(rows, heads, path, title, scale=("0", "highest attention of each step"), marks=tuple(MARKS.values()),
+  overlays.draw_sheet(rows, heads, path, title, scale=("0", "highest attention of each step"), marks=tuple((CHOSEN if blind else MARKS).values()),
                       captions_below=True)
 
 

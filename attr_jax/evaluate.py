@@ -270,7 +270,7 @@ def measure(predictions: Mapping[str, np.ndarray], label_names: Sequence[str], c
     weights = predictions["region_weights"].mean(axis=0)
     for i, name in enumerate(label_names):
       per_attribute[name] |= {f"region_weight/{region}": float(weight)
-                              for region, weight in zip(_region_names(len(weights)), weights[:, i])}
+                              for region, weight in zip(regions.names_of(len(weights)), weights[:, i])}
   return {
       "metrics": overall,
       "per_attribute": per_attribute,
@@ -349,7 +349,7 @@ def evaluate_runs(workdirs: Sequence[pathlib.Path], *, split: str, views: str | 
       draw_report(workdirs[0], name, report, predictions, source)
     if "region_weights" in predictions:
       weights = predictions["region_weights"].mean(axis=0)
-      pictures.weight_table(weights.T, names, _region_names(len(weights)), workdirs[0] / "pictures" / f"{name}-region-weights.png",
+      pictures.weight_table(weights.T, names, regions.names_of(len(weights)), workdirs[0] / "pictures" / f"{name}-region-weights.png",
                             title=f"Mean region weights, {split} split")
     explain.draw(runs, inputs, workdirs[0] / "pictures", name,
                  threshold=chosen.threshold if chosen else None)
@@ -443,11 +443,6 @@ def one(source: Any, spec: pipeline.InputSpec, size: tuple[int, int] | None = No
   spec = dataclasses.replace(spec, full_size=size) if size else spec
   sample = pipeline.evaluation_view(source[0], spec=spec, views="full")
   return {key: sample[key][None] for key in steps.INPUTS if key in sample}
-
-
-def _region_names(count: int) -> list[str]:
-  """Those of a face's parts, or numbers where the regions are others (boxes)."""
-  return list(regions.FACE_REGION_NAMES) if count == len(regions.FACE_REGION_NAMES) else [f"box {i}" for i in range(count)]
 
 
 def draw_report(workdir: pathlib.Path, name: str, report: Mapping[str, Any],

@@ -11,6 +11,7 @@ All are of the whole image, also where a split is measured on several views of i
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import io
 import pathlib
 from typing import Any
 
@@ -23,6 +24,7 @@ from attr_jax import decoding_pictures
 from attr_jax import metrics
 from attr_jax import models
 from attr_jax import overlays
+from attr_jax import pictures
 from attr_jax import sharding
 from attr_jax import steps
 from attr_jax.data import images as images_lib
@@ -49,10 +51,10 @@ def make_explain(run: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.
   explain = jax.jit(steps.make_explain_step(run.model, run.config))
   # From the host to one device: the first process draws alone, so nothing may be computed on the whole mesh.
   variables = sharding.to_host(run.params), sharding.to_host(run.batch_stats)
-  return lambda batch: {key: _to_host(value) for key, value in explain(*variables, dict(batch)).items()}
+  return lambda batch: {key: to_host(value) for key, value in explain(*variables, dict(batch)).items()}
 
 
-def _to_host(value: jax.Array) -> np.ndarray:
+def to_host(value: jax.Array) -> np.ndarray:
   return np.asarray(value, np.float32 if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype)
 
 
@@ -92,7 +94,7 @@ def draw(runs: Mapping[str, Any], inputs: Mapping[str, tuple[Sequence[Mapping[st
   if len(runs) == 1:
     (run,), (out,), (explain,), (batch,) = runs.values(), outs.values(), explains.values(), batches.values()
     label, known = np.stack(truth["label"]), np.stack(truth["known"])
-    for key in _label_maps(out):
+    for key in label_maps(out):
       overlays.attention_sheet(shown, out[key], metrics.probabilities(out["logits"]), label, known, run.info.label_names,
                                folder / f"{name}-{key}.png", threshold=0.5 if threshold is None else threshold, title=f"{key}: {name}")
     steps_kept = getattr(models.MODELS[run.config.model.name], "steps_kept", None)
@@ -126,6 +128,52 @@ def draw(runs: Mapping[str, Any], inputs: Mapping[str, tuple[Sequence[Mapping[st
     _draw_hog(*described[0], folder / f"{name}-hog.png", f"HOG: {name}")
 
 
+def draw_photo(image: np.ndarray, score: np.ndarray, present: np.ndarray, maps: Maps, out: Maps, label_names: Sequence[str],
+               path: pathlib.Path, *, most: int = 6, title: str = "") -> None:
+  """One picture of what a model sees in one image whose truth nobody knows: all sheets that suit the model, one below the other.
+
+  Args:
+    image: uint8 [H, W, 3], RGB.
+    score: [L] probabilities.
+    present: bool [L].
+    maps: [h, w, L] by name.
+    out: what else the model names for this image, without an axis of images; of a decoder with `step_kept`, see `predict.Recognition`.
+    label_names: L names.
+    path: the PNG file.
+    most: labels with the highest scores, whose maps and region weights are drawn; 13 fit.
+    title: of the picture.
+  """
+  best = np.argsort(-score, kind="stable")[:most]
+  names = [label_names[i] for i in best]
+  out = {key: value[None] for key, value in out.items()}
+  drawn = [_png(overlays.attention_sheet, [image], of_labels[None][..., best], score[None, best], None, None, names,
+                decided=present[None, best], most=most, title=f"{title}: {key}") for key, of_labels in maps.items()]
+  if masks := _masks(out):
+    drawn.append(_png(overlays.mask_sheet, [image], masks, title=f"{title}: masks"))
+  if "region_probability" in out:
+    drawn.append(_png(overlays.region_sheet, [image], {"regions": out["region_probability"]}, regions.FACE_REGION_NAMES,
+                      title=f"{title}: regions"))
+  if "region_weights" in out:
+    weights = out["region_weights"][0]
+    drawn.append(_png(pictures.weight_table, weights.T[best], names, regions.names_of(len(weights)), title=f"{title}: region weights"))
+  if "step_kept" in out:
+    drawn.append(_png(decoding_pictures.step_sheet, [image], *(out[f"step_{key}"] for key in ("attention", "labels", "probability", "kept")),
+                      None, label_names, title=f"{title}: steps of the decoder"))
+  if not drawn:
+    drawn.append(_png(overlays.draw_sheet, [[overlays.Panel(image)]], (), title=f"{title}: the model has no maps"))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  width = max(one.shape[1] for one in drawn)
+  whole = np.concatenate([np.pad(one, ((0, 0), (0, width - one.shape[1]), (0, 0)), constant_values=255) for one in drawn])
+  path.write_bytes(images_lib.encode_png(whole))
+
+
+def _png(draw: Callable[..., None], *args: Any, **options: Any) -> np.ndarray:
+  """What a function that writes a PNG draws, uint8 [H, W, 3]."""
+  stream = io.BytesIO()
+  draw(*args, path=stream, **options)
+  return images_lib.decode_image(stream.getvalue())
+
+
 def _draw_hog(images: np.ndarray, cell: int, path: pathlib.Path, title: str) -> None:
   """Of images as the network sees them; what lies beyond the last whole cell has no HOG and is not shown."""
   height, width = (side // cell * cell for side in images.shape[1:3])
@@ -153,7 +201,7 @@ def _draw_views(explain: Callable[[Maps], Maps], batch: Maps, small: tuple[int, 
   overlays.view_sheet(shown, views, [label_names[label] for label in best], path, title=f"Heatmaps of views: {name}")
 
 
-def _label_maps(out: Maps) -> list[str]:
+def label_maps(out: Maps) -> list[str]:
   """Keys of the maps with one channel per label."""
   labels = out["logits"].shape[1]
   return [key for key, value in out.items() if labels and (key.startswith("attention") or key == "heatmap")

@@ -48,6 +48,8 @@ TILE, TILE_GAP, TILES_PER_ROW = 64, 4, 10  # of a channel: its longer side
 NARROWEST_BLOCK = 280  # of channels; less holds no scale
 
 ABSENT = ("–", "#777777", "rightly absent")
+# Where no truth is known.
+PREDICTED = {True: (*pictures.MARKS[True, True][:2], "present"), False: (*ABSENT[:2], "absent")}
 _NOT_SPECIFIED = (*pictures.UNSPECIFIED[:2], "not specified")
 
 
@@ -139,53 +141,58 @@ def cut_at_median(features: np.ndarray) -> np.ndarray:
 
 
 def attention_sheet(
-    images: Sequence[np.ndarray], maps: np.ndarray, score: np.ndarray, label: np.ndarray,
+    images: Sequence[np.ndarray], maps: np.ndarray, score: np.ndarray, label: np.ndarray | None,
     known: np.ndarray | None, label_names: Sequence[str], path, threshold: float | np.ndarray = 0.5,
-    most: int = 6, title: str = "Attention") -> None:
+    most: int = 6, title: str = "Attention", decided: np.ndarray | None = None) -> None:
   """Each image with the maps of the labels that score highest for it, highest first.
 
-  Above a map stand the label, its score in % and the marks of `pictures.contact_sheet`. Colours go from the
-  lowest to the highest value of each map: they compare places, not labels.
+  Above a map stand the label, its score in % and the marks of `pictures.contact_sheet`, or, where no truth is known,
+  whether the label is predicted. Colours go from the lowest to the highest value of each map: they compare places, not labels.
 
   Args:
     images: N images uint8 [H, W, 3], RGB, of any sizes.
     maps: [N, h, w, L], finite.
     score: [N, L] probabilities.
-    label: [N, L], 0 or 1.
+    label: [N, L], 0 or 1; None where no truth is known.
     known: [N, L] bool or None.
     label_names: L names.
     path: the PNG file.
     threshold: a number or [L]: a label is predicted from it on.
     most: maps per image; 13 fit.
     title: of the sheet.
+    decided: [N, L] bool, what is predicted, where another rule than the threshold says so.
 
   Raises:
     ValueError: shapes that do not belong together, too many columns, or NaN or Inf in a map (names row and
       label).
   """
   images = checked_images(images)
-  maps, score, label = np.asarray(maps, float), np.asarray(score, float), np.asarray(label, bool)
+  maps, score = np.asarray(maps, float), np.asarray(score, float)
+  blind = label is None
+  label = np.zeros(score.shape, bool) if blind else np.asarray(label, bool)
   known = pictures.known_or_all(known, label)
+  decided = score >= np.asarray(threshold) if decided is None else np.asarray(decided, bool)
   shape = len(images), len(label_names)
-  if maps.ndim != 4 or not shape == (len(maps), maps.shape[3]) == score.shape == label.shape == known.shape:
+  if maps.ndim != 4 or not shape == (len(maps), maps.shape[3]) == score.shape == label.shape == known.shape == decided.shape:
     raise ValueError(f"{shape[0]} images and {shape[1]} names, but maps {maps.shape}, score {score.shape}, "
                      f"label {label.shape}, known {known.shape}")
   for n, of_image in enumerate(maps):
     for i, name in enumerate(label_names):
       check_map(of_image[..., i], f"row {n}, column {name!r}")
-  decided = score >= np.asarray(threshold)
   rows = []
   for n, image in enumerate(images):
     row = [Panel(image)]
     for i in np.argsort(-score[n], kind="stable")[:most]:
       mark, colour, _ = pictures.MARKS.get((bool(decided[n, i]), bool(label[n, i])), ABSENT)
-      if not known[n, i]:
+      if blind:
+        mark, colour, _ = PREDICTED[bool(decided[n, i])]
+      elif not known[n, i]:
         mark, colour, _ = _NOT_SPECIFIED
       caption = label_names[i], f"{mark} {100 * score[n, i]:.0f} %"
       row.append(Panel(image, maps[n, ..., i], caption=caption, colour=colour))
     rows.append(row)
   draw_sheet(rows, (), path, title, scale=("lowest", "highest value of each map"),
-             marks=(*pictures.MARKS.values(), ABSENT, _NOT_SPECIFIED))
+             marks=tuple(PREDICTED.values()) if blind else (*pictures.MARKS.values(), ABSENT, _NOT_SPECIFIED))
 
 
 def mask_sheet(

@@ -37,7 +37,10 @@ def new_figure(width: float, height: float, dpi: int = 110) -> Figure:
 
 
 def save(figure: Figure, path) -> None:
-  """Writes a PNG, whole or not at all, and the folders above it."""
+  """Writes a PNG, whole or not at all, and the folders above it; into `path` itself where that is a binary stream."""
+  if hasattr(path, "write"):
+    figure.savefig(path, format="png", pil_kwargs={"compress_level": 1})
+    return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A name beside the target first, so that no reader sees half a file.

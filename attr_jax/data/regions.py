@@ -20,5 +20,11 @@ class FaceRegion(enum.IntEnum):
 
 FACE_REGION_NAMES = tuple(region.name.lower().replace("_", " ") for region in FaceRegion)
 
+
+def names_of(count: int) -> list[str]:
+  """The parts of a face, or numbers where the regions are others (boxes)."""
+  return list(FACE_REGION_NAMES) if count == len(FACE_REGION_NAMES) else [f"box {i}" for i in range(count)]
+
+
 # In a region mask: padding, of which nothing is known. Never counted, never trained on.
 UNKNOWN = 255
