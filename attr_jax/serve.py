@@ -41,7 +41,7 @@ try:
 except ModuleNotFoundError as error:
   raise InputError(f"serve needs {error.name}: pip install 'attr_jax[serve]'") from None
 
-MAX_PIXELS = 50_000_000  # of a photo: what phones take; decoded 150 MB
+MAX_PIXELS = 50_000_000  # of a photo: what phones take; 150 MB of memory
 MOST_INSIDE = 64  # requests at a time, from the first byte of the body to the answer
 _DECODERS = 2  # threads
 _GATHER = 0.005  # seconds that the first photo of a batch waits for others
@@ -83,7 +83,7 @@ class Batcher:
   """
 
   def __init__(self, recognize: Callable[..., Any], batch_size: int):
-    self._recognize, self.batch_size = recognize, batch_size
+    self._recognize, self._batch_size = recognize, batch_size
     self._waiting: queue.SimpleQueue = queue.SimpleQueue()
     self._thread = threading.Thread(target=self._run, name="recognize", daemon=True)
     self._thread.start()
@@ -108,7 +108,7 @@ class Batcher:
     if (first := self._waiting.get()) is None:
       return None
     batch, end = [first], time.monotonic() + _GATHER
-    while len(batch) < self.batch_size:
+    while len(batch) < self._batch_size:
       try:
         item = self._waiting.get(timeout=max(0.0, end - time.monotonic()))
       except queue.Empty:
@@ -180,7 +180,7 @@ def pack(heat: np.ndarray) -> dict[str, Any]:
 def _answer(recognizer: Any, size: Sequence[int], row: Row) -> dict[str, Any]:
   if not np.isfinite(row.scores).all():
     raise ValueError("a score is NaN or Inf")
-  labels = [{"name": name, "score": round(float(score), 6), "threshold": float(threshold) if np.isfinite(threshold) else None,
+  labels = [{"name": name, "score": round(float(score), 6), "threshold": None if recognizer.chooses_sets else float(threshold),
              "present": bool(present)}
             for name, score, threshold, present in zip(recognizer.label_names, row.scores, recognizer.thresholds, row.present, strict=True)]
   return {"labels": labels, "size": list(size), "maps": {name: pack(value) for name, value in row.maps.items()}}
@@ -201,7 +201,6 @@ def create_app(recognizer: Any, batcher: Batcher, *, name: str, host: str = "127
   """
   page = (importlib.resources.files("attr_jax") / "serve.html").read_text(encoding="utf-8")
   pool = concurrent.futures.ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-  decoded = asyncio.Semaphore(2 * batcher.batch_size)  # photos as pixels at a time; the others wait as files
   inside = 0
   app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -242,9 +241,13 @@ def create_app(recognizer: Any, batcher: Batcher, *, name: str, host: str = "127
       return Refused(500, "the recogniser failed; the terminal that it runs in says why").response()
 
   async def compute(data: bytes) -> dict[str, Any]:
-    async with decoded:
-      image = await asyncio.get_running_loop().run_in_executor(pool, decode, data)
-      return _answer(recognizer, image.shape[:2], await asyncio.wrap_future(batcher.submit(image)))
+    # Photos wait as files, later as what the network takes: the pixels of a few at a time are in memory.
+    size, view = await asyncio.get_running_loop().run_in_executor(pool, seen, data)
+    return _answer(recognizer, size, await asyncio.wrap_future(batcher.submit(view)))
+
+  def seen(data: bytes) -> tuple[tuple[int, int], np.ndarray]:
+    image = decode(data)
+    return image.shape[:2], recognizer.view(image)
 
   return functools.partial(_guarded, app, _host_check(host), _headers(page))
 
@@ -413,7 +416,7 @@ def serve(workdir: str | pathlib.Path, *, host: str = "127.0.0.1", port: int = 8
   recognizer = predict.load_recognizer(workdir, checkpoint=checkpoint, batch_size=batch_size)
   if not recognizer.label_names:
     raise InputError(f"serve: {workdir} names no attributes")
-  batcher = Batcher(recognizer.recognize, batch_size)
+  batcher = Batcher(recognizer.recognize, recognizer.batch_size)
   try:
     warm_up(batcher, recognizer.config)
     name = pathlib.Path(workdir).resolve().name
