@@ -319,3 +319,32 @@ def test_signals_end_it(tmp_path, sent, expected):
   idle.close()
   assert process.returncode == expected, err
   assert not out and "Traceback" not in err and len(err.strip().splitlines()) <= 1
+
+
+def test_a_run_is_served_as_it_recognises(world_dir, tmp_path):
+  """The command with a trained run: scores, decisions and maps are those of `predict`."""
+  from attr_jax import predict
+  from attr_jax import train
+
+  config = cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.data.dir={world_dir}"])
+  workdir = tmp_path / "tiny"
+  train.train_and_evaluate(config, workdir, quiet=True)
+  process = run_command(f"--workdir={workdir}", "--port=0", "--batch-size=4")
+  try:
+    line = process.stdout.readline()
+    assert line.startswith("attr-jax: tiny on http://127.0.0.1:"), process.stderr.read()
+    port = int(re.search(r":(\d+)/", line)[1])
+    recognizer = predict.load_recognizer(workdir, batch_size=4)
+    sizes = [(80, 48), (300, 200), (41, 90), (1000, 31), (5, 7)]
+    photos = [images_lib.encode_png(serving.photo(np.random.default_rng(n), *size)) for n, size in enumerate(sizes)]
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+      answers = list(pool.map(lambda data: call(port, "POST", "/recognize", data), photos))
+    for data, (status, answer, _) in zip(photos, answers):
+      assert status == 200 and answer["maps"].keys() == {"heatmap"}
+      check_answer(answer, images_lib.decode_image(data), recognizer)
+    health = call(port, path="/health")[1]
+    assert health["run"] == "tiny" and health["model"] == "baseline" and health["rule"] == recognizer.rule
+  finally:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+  assert process.returncode == 143
