@@ -180,7 +180,8 @@ def pack(heat: np.ndarray) -> dict[str, Any]:
 def _answer(recognizer: Any, size: Sequence[int], row: Row) -> dict[str, Any]:
   if not np.isfinite(row.scores).all():
     raise ValueError("a score is NaN or Inf")
-  labels = [{"name": name, "score": round(float(score), 6), "threshold": None if recognizer.chooses_sets else float(threshold),
+  asked = not recognizer.chooses_sets
+  labels = [{"name": name, "score": round(float(score), 6), "threshold": float(threshold) if asked and np.isfinite(threshold) else None,
              "present": bool(present)}
             for name, score, threshold, present in zip(recognizer.label_names, row.scores, recognizer.thresholds, row.present, strict=True)]
   return {"labels": labels, "size": list(size), "maps": {name: pack(value) for name, value in row.maps.items()}}
@@ -412,17 +413,17 @@ def serve(workdir: str | pathlib.Path, *, host: str = "127.0.0.1", port: int = 8
   if not 0 <= port < 65_536:
     raise InputError(f"serve: --port must be 0 to 65535, got {port}")
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(_SIGTERM_STATUS))
-  found = bind(host, port)
-  recognizer = predict.load_recognizer(workdir, checkpoint=checkpoint, batch_size=batch_size)
-  if not recognizer.label_names:
-    raise InputError(f"serve: {workdir} names no attributes")
-  batcher = Batcher(recognizer.recognize, recognizer.batch_size)
-  try:
-    warm_up(batcher, recognizer.config)
-    name = pathlib.Path(workdir).resolve().name
-    app = create_app(recognizer, batcher, name=name, host=host, max_bytes=round(1e6 * max_mb), timeout=timeout)
-    shown = "localhost" if host in _ANY_ADDRESS else f"[{host}]" if ":" in host else host
-    reach = "" if host in ("localhost", "127.0.0.1", "::1") else "; open to whoever reaches this machine"
-    Server(app, f"attr-jax: {name} on http://{shown}:{found.getsockname()[1]}/ (Ctrl-C ends it{reach})").run(sockets=[found])
-  finally:
-    batcher.close()
+  with bind(host, port) as bound:
+    recognizer = predict.load_recognizer(workdir, checkpoint=checkpoint, batch_size=batch_size)
+    if not recognizer.label_names:
+      raise InputError(f"serve: {workdir} names no attributes")
+    batcher = Batcher(recognizer.recognize, recognizer.batch_size)
+    try:
+      warm_up(batcher, recognizer.config)
+      name = pathlib.Path(workdir).resolve().name
+      app = create_app(recognizer, batcher, name=name, host=host, max_bytes=round(1e6 * max_mb), timeout=timeout)
+      shown = "localhost" if host in _ANY_ADDRESS else f"[{host}]" if ":" in host else host
+      reach = "" if host in ("localhost", "127.0.0.1", "::1") else "; open to whoever reaches this machine"
+      Server(app, f"attr-jax: {name} on http://{shown}:{bound.getsockname()[1]}/ (Ctrl-C ends it{reach})").run(sockets=[bound])
+    finally:
+      batcher.close()

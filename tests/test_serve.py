@@ -315,7 +315,7 @@ def test_signals_end_it(tmp_path, sent, expected):
   assert call(port, "POST", "/recognize", png())[0] == 200
   idle = socket.create_connection(("127.0.0.1", port))  # somebody who holds a connection does not hold the server
   process.send_signal(sent)
-  out, err = process.communicate(timeout=20)
+  out, err = process.communicate(timeout=120)
   idle.close()
   assert process.returncode == expected, err
   assert not out and "Traceback" not in err and len(err.strip().splitlines()) <= 1
