@@ -219,6 +219,8 @@ def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None,
   if not config.data.val_split or not info.label_names:
     return {}
   source = open_source(config, open_data(config, data_dir), config.data.val_split)
+  if not outputs(run, one(source, input_spec(config)))["logits"].shape[1]:  # a segmenter or parser, on data that have labels
+    return {}
   predict = steps.compile_predict_step(steps.make_predict_step(run.model, config), mesh)
   table = predict_split(predict, run.params, run.batch_stats, source, config, mesh, views="full", progress=progress)
   threshold = metrics.search_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"], kind="per_class", beta=1.0)

@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -31,6 +32,8 @@ from attr_jax.nn import folding
 
 THRESHOLDS = ("calibrated", "fixed")
 _FIXED = "a score of 0.5 and more"
+# Some 8 MB an image of 224 px, which nobody asked to be brought from the device.
+_TRUNK = re.compile(r"stem|stage\d")
 _SHOWN = 512  # pixels, the longer side of what an answer keeps of its photo for a picture
 
 
@@ -42,8 +45,8 @@ class Recognition:
     scores: float64 [N, L], probabilities.
     present: bool [N, L].
     maps: where the model looks for each label, float32 [N, h, w, L] by name ("heatmap", "attention", ...); {} unless explained.
-    out: all else that the model names, by name, [N, ...] each: `mask`, `region_probability`, `region_weights`, ...; of a decoder also
-      `step_kept` bool [N, T], whether a step's label belongs to the set. {} unless explained.
+    out: all else that the model names but the stages of its trunk, by name, [N, ...] each: `mask`, `region_probability`,
+      `region_weights`, ...; of a decoder also `step_kept` bool [N, T], whether a step's label belongs to the set. {} unless explained.
   """
 
   scores: np.ndarray
@@ -90,7 +93,7 @@ class Recognizer:
 
     Args:
       images: uint8 RGB arrays [H, W, 3] of any sizes, each one person (face, picture) as in training.
-      explain: with all that the model names.
+      explain: with maps and what else the model names, see `Recognition`.
 
     Raises:
       ValueError: an image of another shape or type (names its place).
@@ -171,8 +174,9 @@ def load_recognizer(path: str | pathlib.Path, *, checkpoint: str = "best", batch
     raise InputError(f"batch_size={batch_size}: expected 1 or more")
   path, mesh = pathlib.Path(path), sharding.make_mesh()
   run = evaluate.load_run(path, mesh, checkpoint)
-  _check_inputs(run, path)
-  return make_recognizer(run, mesh, batch_size=batch_size, calibration=_calibration(run, path, mesh) if thresholds == "calibrated" else {})
+  names_labels = _check_inputs(run, path)["logits"].shape[1] > 0
+  calibration = _calibration(run, path, mesh) if names_labels and thresholds == "calibrated" else {}
+  return make_recognizer(run, mesh, batch_size=batch_size, calibration=calibration)
 
 
 def make_recognizer(run: evaluate.Run, mesh: jax.sharding.Mesh, *, batch_size: int = 8,
@@ -196,12 +200,19 @@ def make_recognizer(run: evaluate.Run, mesh: jax.sharding.Mesh, *, batch_size: i
     rows = predict_step(params, batch_stats, batch)
     return {"logits": rows["logit"]} | {key: rows[key][:, 0] for key in ("step_labels", "step_probability") if key in rows}
 
+  explain_step = steps.make_explain_step(run.model, run.config)
+
+  def explained(*args: Any) -> dict[str, jax.Array]:
+    return {key: value for key, value in explain_step(*args).items() if not _TRUNK.fullmatch(key)}
+
   def compiled(step: Callable[..., Any]) -> Callable[[np.ndarray], dict[str, jax.Array]]:
     program = steps.compile_predict_step(folding.without_norms(plan, step), mesh)
     return lambda image: program(*variables, sharding.put_batch({"image": image}, sharding.over_batch(mesh)))
 
-  names, calibration = tuple(run.info.label_names), calibration or {}
-  chooses_sets = "step_labels" in jax.eval_shape(answers, run.params, run.batch_stats, example)
+  shapes, calibration = jax.eval_shape(answers, run.params, run.batch_stats, example), calibration or {}
+  # A segmenter or parser names none, even if its data have labels.
+  names = tuple(run.info.label_names) if shapes["logits"].shape[1] else ()
+  chooses_sets = "step_labels" in shapes
   decide = dict(run.config.get("decide", {})) | {key: calibration[key] for key in ("factor",) if key in calibration}
   rule = calibration.get("rule", _FIXED)
   if chooses_sets:
@@ -209,13 +220,13 @@ def make_recognizer(run: evaluate.Run, mesh: jax.sharding.Mesh, *, batch_size: i
     rule = f"the decoder's own ({decide['rule']}, {decide['stop']}), factor {decide['factor']:g} {chosen}"
   threshold = calibration.get("threshold", {})
   return Recognizer(names, np.array([threshold.get(name, 0.5) for name in names], np.float64), rule if names else "no attributes", run.config,
-                    rounded, chooses_sets, run.info, decide, compiled(answers), compiled(steps.make_explain_step(run.model, run.config)))
+                    rounded, chooses_sets, run.info, decide, compiled(answers), compiled(explained))
 
 
-def _check_inputs(run: evaluate.Run, path: pathlib.Path) -> None:
-  """Raises InputError where the model needs what photos alone do not have."""
+def _check_inputs(run: evaluate.Run, path: pathlib.Path) -> dict[str, Any]:
+  """Shapes of what the model names for a photo; raises InputError where it needs what photos alone do not have."""
   try:
-    evaluate.outputs(run, {"image": np.zeros((1, *run.config.input.full_size, 3), np.uint8)})
+    return evaluate.outputs(run, {"image": np.zeros((1, *run.config.input.full_size, 3), np.uint8)})
   except InputError as error:
     raise InputError(f"{path}: {error}; photos alone do not have them: `attr-jax evaluate` reads them from prepared data") from None
 
@@ -223,8 +234,6 @@ def _check_inputs(run: evaluate.Run, path: pathlib.Path) -> None:
 def _calibration(run: evaluate.Run, path: pathlib.Path, mesh: jax.sharding.Mesh) -> dict[str, Any]:
   """What `thresholds.json` holds for the run's checkpoint, found now where it is missing; {} with a warning where it cannot be."""
   names, file = run.info.label_names, path / "thresholds.json"
-  if not names:
-    return {}
   try:
     found = run_folder.read_thresholds(path, run.step)
   except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ RUNS = {
     "device-cache": ("device_cache.py", ["--depth=18", "--size=112", "--batch=8", "--repeats=9"],
                      ["--depth=50", "--size=224", "--batch=256", "--dtype=bfloat16", "--count=10000", "--steps=40", "--threads=16"]),
     "predict": ("predict.py", [], ["--gpu", "--systems=resnet101,dahar", "--views=1,10", "--batches=1,64", "--dtypes=bfloat16"]),
+    "attention": ("attention.py", [], ["--batch=64", "--dtype=bfloat16", "--repeats=9"]),
     "growth": ("growth.py", ["--turns=2"], None),
     "saving": ("saving.py", [], ["--depth=101", "--size=224", "--batch=128", "--dtype=bfloat16"]),
     "compilation": ("compilation.py", ["--rounds=1"], None),

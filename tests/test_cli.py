@@ -1,4 +1,4 @@
-"""The command line: exit codes, one clear line for each wrong call, predict and export."""
+"""The command line: exit codes, one clear line for each wrong call, evaluate and export."""
 
 import json
 import os
@@ -6,12 +6,9 @@ import pathlib
 import subprocess
 import sys
 
-import cv2
-import numpy as np
 import pytest
 
 from attr_jax import cli
-from attr_jax import metrics
 from attr_jax import train
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -33,14 +30,6 @@ def workdir(world_dir, tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "tiny"
   train.train_and_evaluate(config, folder, quiet=True)
   return folder
-
-
-@pytest.fixture
-def photos(tmp_path):
-  rng = np.random.default_rng(0)
-  for i in range(3):
-    cv2.imwrite(str(tmp_path / f"{i}.jpg"), rng.integers(0, 256, (80 + i, 50, 3), np.uint8))
-  return [tmp_path / f"{i}.jpg" for i in range(3)]
 
 
 @pytest.mark.parametrize("override, words", [
@@ -83,36 +72,6 @@ def test_unknown_argument_is_refused(capsys):
 def test_python_m_is_the_same():
   result = subprocess.run([sys.executable, "-m", "attr_jax", "--help"], capture_output=True, text=True, cwd=REPOSITORY)
   assert result.returncode == 0 and "COMMAND" in result.stdout
-
-
-def test_predict_names_the_bad_file_and_answers_the_rest(capsys, workdir, photos):
-  broken = photos[0].parent / "broken.jpg"
-  broken.write_bytes(photos[0].read_bytes()[:200])
-  missing = photos[0].parent / "missing.jpg"
-  status, out, err = call(capsys, "predict", f"--workdir={workdir}", "--json", photos[0], broken, missing, *photos[1:])
-  answers = [json.loads(line) for line in out.splitlines()]
-  assert status == 2
-  assert [pathlib.Path(a["file"]).name for a in answers] == ["0.jpg", "1.jpg", "2.jpg"]
-  assert all(len(a["scores"]) == 14 and all(0 <= s <= 1 for s in a["scores"].values()) for a in answers)
-  assert "broken.jpg" in err and "missing.jpg" in err and len(err.strip().splitlines()) == 2
-
-
-def test_predict_prints_a_table(capsys, workdir, photos):
-  status, out, _ = call(capsys, "predict", f"--workdir={workdir}", photos[0])
-  assert status == 0 and "Male" in out and "%" in out and max(map(len, out.splitlines())) <= max(80, len(str(photos[0])))
-
-
-def test_predict_agrees_with_the_evaluation(workdir, world_dir):
-  from attr_jax import evaluate, predict, run_folder
-  from attr_jax.data import images
-
-  config, _ = run_folder.read_start(workdir)
-  source = evaluate.open_data(config).source("test")
-  recognizer = predict.load_recognizer(workdir)
-  scores = recognizer([images.decode_image(source[i]["image"]) for i in range(11)])
-  with np.load(workdir / "predictions" / "test-full.npz") as table:
-    np.testing.assert_allclose(scores, metrics.probabilities(table["logit"][:11]), atol=1e-5)
-  assert recognizer([]).shape == (0, 14)
 
 
 def test_evaluate_command(capsys, workdir):

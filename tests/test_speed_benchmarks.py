@@ -109,6 +109,24 @@ def test_predictions_of_both_sides_are_compared(script, monkeypatch):
     predict.measure_case(("resnet50", 1, 2, "float32"), args)
 
 
+@pytest.mark.parametrize("ratio, verdict", [(21.0, "met"), (19.0, "missed")])
+def test_attention_compares_maps_that_are_the_same(script, ratio, verdict):
+  """All sides run at a tiny size; the verdict follows the usual rival, and other maps are no comparison."""
+  attention = script("attention")
+  args = types.SimpleNamespace(depth="tiny", size=32, batch=4, labels=3, dtype="float32", repeats=1, out=None)
+  if verdict == "met":
+    result = attention.measure(args)
+    assert max(result["largest_difference"].values()) < 1e-3 and all(value > 0 for value in result["ratio"].values())
+    with pytest.raises(SystemExit, match="do not compute the same maps"):
+      maps = np.ones((1, 2, 2, 1))
+      attention.check({"ours": {"heatmap": maps}, "gradcam": [maps[..., 0]], "shared": maps[..., 0][None], "gradient": [maps[..., 0]]}, args)
+  rates = {name: 1.0 for name in ("ours", *attention.RIVALS)}
+  ratios = dict.fromkeys(attention.RIVALS, 1.0) | {"gradient": ratio}
+  shown = attention.table({"images_per_second": rates, "ratio": ratios, "processor_ratio": ratios, "arguments": vars(args), "bar": attention.BAR,
+                           "device": "1 x cpu", "load_average": 0.0, "cores": 2})
+  assert f"backward each: {verdict}" in shown and max(map(len, shown.splitlines())) <= 80
+
+
 def test_a_fused_torch_network_is_the_network(script):
   torch = pytest.importorskip("torch")
   predict, torch_nets = script("predict"), script("torch_nets")
