@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import pathlib
 import sys
 
@@ -49,8 +50,9 @@ def write(workdir: pathlib.Path, names: Sequence[str], *, list_file: str | None 
   if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 are printed as they are
   photos = lambda: _photos(names, list_file, boxes)
-  # Listed twice rather than kept: what the bar needs is a number.
-  total = sum(1 for _ in photos()) if sys.stderr.isatty() and list_file != "-" else None
+  # Found twice rather than kept: what the bar needs is a number. A pipe can be read once.
+  again = all(file is None or os.path.isfile(file) for file in (list_file, boxes))
+  total = sum(1 for _ in photos()) if sys.stderr.isatty() and again else None
   quiet = not sys.stderr.isatty() or (total is not None and total <= 2 * recognizer.batch_size)
   print(_head(recognizer, form, boxes is not None), end="", flush=True)
   used: set[str] = set()
@@ -68,6 +70,7 @@ def write(workdir: pathlib.Path, names: Sequence[str], *, list_file: str | None 
         picture = pictures / picture_name(answer.photo, used)
         draw(recognizer, answer, picture, top or _ON_PICTURE)
       tqdm.tqdm.write(_FORMS[form](recognizer, answer, picture, top, boxes is not None), file=sys.stdout, end="")
+      sys.stdout.flush()  # into a pipe, too, answers come at once
   if not count:
     raise InputError("predict: no photo is named: the list is empty")
   return 2 if faults else 0

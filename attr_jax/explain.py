@@ -156,7 +156,7 @@ def draw_photo(image: np.ndarray, score: np.ndarray, present: np.ndarray, maps: 
   if "region_weights" in out:
     weights = out["region_weights"][0]
     drawn.append(_png(pictures.weight_table, weights.T[best], names, regions.names_of(len(weights)), title=f"{title}: region weights"))
-  if "step_kept" in out:
+  if {"step_kept", "step_attention"} <= out.keys():
     drawn.append(_png(decoding_pictures.step_sheet, [image], *(out[f"step_{key}"] for key in ("attention", "labels", "probability", "kept")),
                       None, label_names, title=f"{title}: steps of the decoder"))
   if not drawn:

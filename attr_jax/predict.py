@@ -114,8 +114,13 @@ class Recognizer:
     return Recognition(scores, present, maps, {key: value for key, value in table.items() if key not in maps and key != "logits"})
 
   def view(self, image: np.ndarray) -> np.ndarray:
-    """An image as the network gets it, uint8 [h, w, 3]: shrunk as `prepare` does, then resized as in the evaluation of whole images."""
-    image = photos_lib.shrink(np.asarray(image), _prepared_size(self.config))
+    """An image as the network gets it, uint8 [h, w, 3]: shrunk as `prepare` does, then resized as in the evaluation of whole images.
+
+    One that has that size stays as it is: views may be handed to `recognize`.
+    """
+    if image.shape[:2] == tuple(self.config.input.full_size):
+      return image
+    image = photos_lib.shrink(image, _prepared_size(self.config))
     return ops.resize({"image": image}, self.config.input.full_size)["image"]
 
   def _method(self) -> Any:

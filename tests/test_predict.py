@@ -173,6 +173,7 @@ def test_large_photos_are_shrunk_as_prepare_shrinks_them(recognizer):
   photo[:, ::2] = 255
   view = recognizer.view(photo)
   assert view.shape == (*recognizer.config.input.full_size, 3) and np.ptp(view.astype(int)) <= 2 and abs(int(view[0, 0, 0]) - 128) <= 1
+  assert recognizer.view(view) is view
   with pytest.raises(ValueError, match=r"image 1: expected uint8 \[H, W, 3\], got float64"):
     recognizer([photo, photo / 255])
 
