@@ -157,6 +157,15 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
   sub.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos computed at a time (default: 8)")
   sub.add_argument("--checkpoint", default="best", help="best, last or a step")
 
+  sub = command("serve", _serve, "show a run as a local page: photos in, attributes and their maps out")
+  sub.add_argument("--workdir", required=True, type=pathlib.Path)
+  sub.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
+  sub.add_argument("--port", default=8000, type=int, help="0 takes a free one (default: 8000)")
+  sub.add_argument("--checkpoint", default="best", help="best, last or a step")
+  sub.add_argument("--max-mb", default=20.0, type=float, help="largest image file, in MB (default: 20)")
+  sub.add_argument("--timeout", default=30.0, type=float, help="seconds for sending an image, and again for its answer (default: 30)")
+  sub.add_argument("--batch-size", default=8, type=int, help="images computed at a time (default: 8)")
+
   sub = command("prepare", _prepare, "turn an original download into what training reads")
   sub.add_argument("name", nargs="?", help="the data set, such as wider_attribute or pa100k")
   sub.add_argument("--source", type=pathlib.Path, help="folder of the download")
@@ -286,6 +295,16 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
   return answers.write(args.workdir, args.files, list_file=args.list, boxes=args.boxes, checkpoint=args.checkpoint,
                        thresholds="fixed" if args.threshold == "0.5" else args.threshold, batch_size=args.batch_size,
                        form="json" if args.json else "csv" if args.csv else "table", pictures=args.pictures, top=args.top)
+
+
+def _serve(args: argparse.Namespace, rest: list[str]) -> int:
+  del rest
+  _start_jax()
+  from attr_jax import serve
+
+  serve.serve(args.workdir, host=args.host, port=args.port, checkpoint=args.checkpoint, max_mb=args.max_mb, timeout=args.timeout,
+              batch_size=args.batch_size)
+  return 0
 
 
 def _prepare(args: argparse.Namespace, rest: list[str]) -> int:

@@ -17,7 +17,7 @@ def commands():
   found = set()
   for page in [*PAGES, *sorted((REPOSITORY / "configs").glob("*.py"))]:
     for line in page.read_text().splitlines():
-      match = re.search(r"attr-jax ((?:train|evaluate|predict|prepare|annotate|synthesize|export|import-weights) [^`#|]*)", line)
+      match = re.search(r"attr-jax ((?:train|evaluate|predict|prepare|annotate|synthesize|serve|export|import-weights) [^`#|]*)", line)
       if match:
         found.add(re.sub(r"\[.*", "", match[1]).replace("--count=N", "--count=5").strip())
   return sorted(found)

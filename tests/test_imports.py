@@ -13,7 +13,7 @@ LEVELS = [
     {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays", "decoding_pictures"},
     {"state", "steps", "device_cache"},
     {"run_folder"},
-    {"train", "evaluate", "predict", "answers", "annotate", "check", "explain", "export", "abstract", "packed"},
+    {"train", "evaluate", "predict", "answers", "serve", "annotate", "check", "explain", "export", "abstract", "packed"},
     {"cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -49,6 +49,17 @@ class ImageHeader:
   oddities: tuple[str, ...]
 
 
+def format_of(data: bytes) -> str | None:
+  """"jpeg", "png", "bmp" or "webp" by how the file begins; None where it is none of them."""
+  if data[:2] == b"\xff\xd8":
+    return "jpeg"
+  if data[:8] == _PNG_SIGNATURE:
+    return "png"
+  if data[:2] == b"BM" and len(data) >= 26:
+    return "bmp"
+  return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
 def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
   """Reads the container of an encoded image without decoding pixels.
 
@@ -64,14 +75,8 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
   """
   if not data:
     raise ImageError("empty file")
-  if data[:2] == b"\xff\xd8":
-    header = _read_jpeg_header(data)
-  elif data[:8] == _PNG_SIGNATURE:
-    header = _read_png_header(data)
-  elif data[:2] == b"BM" and len(data) >= 26:
-    header = _read_bmp_header(data)
-  elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-    header = _read_webp_header(data)
+  if (kind := format_of(data)) is not None:
+    header = _READERS[kind](data)
   elif data.lstrip()[:1] == b"<":
     raise ImageError("text (HTML or XML) instead of an image")
   else:
@@ -198,6 +203,9 @@ def _read_webp_header(data: bytes) -> ImageHeader:
   else:
     raise ImageError("damaged WebP header")
   return ImageHeader("webp", height, width, 0, 1, ("webp",))
+
+
+_READERS = {"jpeg": _read_jpeg_header, "png": _read_png_header, "bmp": _read_bmp_header, "webp": _read_webp_header}
 
 
 def decode_image(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
