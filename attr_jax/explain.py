@@ -55,6 +55,7 @@ def make_explain(run: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.
 
 
 def to_host(value: jax.Array) -> np.ndarray:
+  """An array of any shape on the host, all floats as float32."""
   return np.asarray(value, np.float32 if jnp.issubdtype(value.dtype, jnp.floating) else value.dtype)
 
 

@@ -60,6 +60,7 @@ class Refused(Exception):
     self.status, self.headers = status, dict(headers or {})
 
   def response(self) -> JSONResponse:
+    """The line as {"error": ...}, with the status."""
     return JSONResponse({"error": str(self)}, self.status, self.headers)
 
 
@@ -199,6 +200,9 @@ def create_app(recognizer: Any, batcher: Batcher, *, name: str, host: str = "127
     max_bytes: of an image file.
     timeout: seconds for sending an image, and again for its answer.
     most_inside: requests at a time; another one is told to come again.
+
+  Returns:
+    The application; what is `Refused` inside is answered with its status, nothing is raised.
   """
   page = (importlib.resources.files("attr_jax") / "serve.html").read_text(encoding="utf-8")
   pool = concurrent.futures.ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
@@ -364,6 +368,7 @@ class Server(uvicorn.Server):
     self._url = url
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    """Starts as uvicorn does, then prints the line."""
     await super().startup(sockets)
     if self._url:
       print(self._url, flush=True)
