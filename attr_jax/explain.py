@@ -61,8 +61,8 @@ def to_host(value: jax.Array) -> np.ndarray:
 
 def small_size(run: Any) -> tuple[int, int]:
   """(height, width) in pixels of the smaller copies that a run's heatmaps are compared on: VAC's own, else 6/7 of the "full" view."""
-  ratio = run.config.model.get("small_size", 6 / 7)
-  return tuple(round(side * ratio) for side in run.config.input.full_size)
+  small = run.config.model.get("small_size", 6 / 7)
+  return tuple(small) if isinstance(small, (tuple, list)) else tuple(round(side * small) for side in run.config.input.full_size)
 
 
 def draw(runs: Mapping[str, Any], inputs: Mapping[str, tuple[Sequence[Mapping[str, Any]], pipeline.InputSpec]], folder: pathlib.Path,

@@ -58,7 +58,10 @@ def read_start(workdir: pathlib.Path) -> tuple[ml_collections.ConfigDict, info_l
   for name in ("config.json", "dataset.json"):
     if not (workdir / name).is_file():
       raise InputError(f"{workdir} is not a run folder: {name} is missing")
-  config = config_lib.from_json((workdir / "config.json").read_text())
+  try:
+    config = config_lib.from_json((workdir / "config.json").read_text())
+  except ValueError as error:
+    raise InputError(f"{workdir / 'config.json'} is damaged: {error}") from None
   return config, info_lib.DatasetInfo.from_json((workdir / "dataset.json").read_text())
 
 

@@ -5,6 +5,7 @@ can stand beside them where TensorFlow is installed.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import math
 import os
@@ -147,11 +148,9 @@ def memory_text() -> str:
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines of a metrics file, {"step": int, name: float or None}; a last line cut short by a crash is left out."""
+  """The lines of a metrics file, {"step": int, name: float or None}; a line cut short by a crash is left out."""
   records = []
   for line in path.read_text(encoding="utf-8").splitlines():
-    try:
+    with contextlib.suppress(json.JSONDecodeError):
       records.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
   return records
