@@ -22,7 +22,6 @@ import jax
 import numpy as np
 
 import attr_jax
-from attr_jax import config as config_lib
 from attr_jax import evaluate
 from attr_jax import load_stablehlo
 from attr_jax import metrics
@@ -86,26 +85,48 @@ class Reference:
   real: str
 
 
-def to_safetensors(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "best", names: str = "ours") -> Exported:
-  """Writes parameters and BN statistics as they are, float32.
+def export_run(workdir: pathlib.Path, to: str, out: pathlib.Path, checkpoint: str = "best", **options: Any) -> Exported:
+  """`attr-jax export`.
 
   Args:
     workdir: the run's folder.
+    to: a key of FORMATS.
     out: the file.
     checkpoint: "best", "last" or a step.
+    **options: of the format's function.
+
+  Raises:
+    InputError: not a run, no such checkpoint, no such folder, or as the format's function.
+    ExportError: likewise.
+  """
+  if not out.parent.is_dir():
+    raise InputError(f"{out}: its folder does not exist; create it first")
+  if out.is_dir():
+    raise InputError(f"{out} is a folder; name a file")
+  # On one device: nothing of how many there are may get into the file.
+  run = evaluate.load_run(workdir, _one_device(), checkpoint)
+  return FORMATS[to](run, metadata(run, run_folder.read_thresholds(workdir, run.step)), out, **options)
+
+
+def to_safetensors(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path, names: str = "ours") -> Exported:
+  """Writes parameters and BN statistics as they are, float32.
+
+  Args:
+    run: on one device.
+    told: `metadata` of it.
+    out: the file.
     names: "ours" (`params/backbone/...`, `batch_stats/...`: all of the model) or "torchvision" (`layer1.0.conv1.weight`: the ResNet
       trunk, and `fc` where it is all that the model has beside it).
 
   Raises:
-    InputError: not a run, no such checkpoint, or no plain ResNet in the model.
+    InputError: no plain ResNet in the model.
     ExportError: what is read back differs.
   """
-  run = _load(workdir, out, checkpoint)
   params, batch_stats = sharding.to_host((run.params, run.batch_stats))
-  told = {**metadata(run, workdir), "names": names}
+  told = {**told, "names": names}
   with _whole(out) as partial:
     if names == "torchvision":
-      state_dict, depth, width = _torchvision(params, batch_stats, workdir)
+      state_dict, depth, width = _torchvision(params, batch_stats, told["model"])
       told |= {"depth": depth, "width": width, "fc": "fc.weight" in state_dict}
       weights.save_state_dict(partial, state_dict, _as_text(told))
       saved_params, saved_stats = _from_torchvision(partial, state_dict, params, batch_stats)
@@ -122,18 +143,22 @@ def to_safetensors(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "
   return Exported(f"{count} tensors in {out}, equal bit by bit when read back", differences, real)
 
 
-def to_stablehlo(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "best") -> Exported:
+def to_stablehlo(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path) -> Exported:
   """Writes an `.npz` of `program` (serialised `jax.export`, any batch, for PLATFORMS), `metadata` (JSON) and the weights.
 
   The weights are arguments of the program, not constants in it: they stay readable by name, lie on the device once whatever
   batches are compiled, and compilers do not try to fold them. `attr_jax/load_stablehlo.py` reads the file.
 
+  Args:
+    run: on one device.
+    told: `metadata` of it.
+    out: the file, whatever its ending.
+
   Raises:
-    InputError: not a run, no such checkpoint, a model that needs more than images or names no attributes, no flatbuffers.
+    InputError: a model that needs more than images or names no attributes, no flatbuffers.
     ExportError: the file's probabilities differ from the model's.
   """
   _import_flatbuffers()
-  run = _load(workdir, out, checkpoint)
   expected = reference(run)
   model, config = program_lib.in_float32(run.config, len(run.info.label_names))
   arrays, program = program_lib.make(model, config, *sharding.to_host((run.params, run.batch_stats)))
@@ -142,8 +167,8 @@ def to_stablehlo(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "be
   # The arrays are numpy's, so that the program knows nothing of the devices of this machine.
   exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(arrays, image)
   if exported.nr_devices != 1:
-    raise ExportError(f"{workdir}: the program is of {exported.nr_devices} devices")
-  told = {**metadata(run, workdir), "platforms": PLATFORMS, "jax": jax.__version__,
+    raise ExportError(f"{told['model']}: the program is of {exported.nr_devices} devices")
+  told = {**told, "platforms": PLATFORMS, "jax": jax.__version__,
           "calling_convention_version": exported.calling_convention_version}
   with _whole(out) as partial:
     with partial.open("wb") as file:
@@ -153,14 +178,13 @@ def to_stablehlo(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "be
   return Exported(f"program for {', '.join(PLATFORMS)} and {len(arrays)} arrays in {out}", differences, expected.real)
 
 
-def to_onnx(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "best", *, batch: int = 0,
-            environment: pathlib.Path | None = None) -> Exported:
+def to_onnx(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path, batch: int = 0, environment: pathlib.Path | None = None) -> Exported:
   """Writes an ONNX model, made in an environment of its own (`onnx_environment`) and checked there under onnxruntime.
 
   Args:
-    workdir: the run's folder.
+    run: on one device.
+    told: `metadata` of it.
     out: the file.
-    checkpoint: "best", "last" or a step.
     batch: images that the model takes at a time; 0: any number.
     environment: folder of the environment, made where it is missing.
 
@@ -168,12 +192,11 @@ def to_onnx(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "best", 
     InputError: as `to_stablehlo`.
     ExportError: the environment cannot be made, the model cannot be converted, or the probabilities differ.
   """
-  run = _load(workdir, out, checkpoint)
   expected = reference(run)
   python = onnx_environment(environment)
   with tempfile.TemporaryDirectory() as folder, _whole(out) as partial:
     folder = pathlib.Path(folder)
-    weights.save_safetensors(folder / "model.safetensors", *sharding.to_host((run.params, run.batch_stats)), _as_text(metadata(run, workdir)))
+    weights.save_safetensors(folder / "model.safetensors", *sharding.to_host((run.params, run.batch_stats)), _as_text(told))
     np.savez(folder / "check.npz", **{f"{kind}_image": x for kind, x in expected.images.items()},
              **{f"{kind}_probability": x for kind, x in expected.probability.items()})
     # The package alone: what else lies beside it in an installation is of our environment.
@@ -184,9 +207,12 @@ def to_onnx(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str = "best", 
     environ |= {"PYTHONPATH": str(folder / "code"), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder)
     if result.returncode:
-      raise ExportError(f"{workdir}: no ONNX model: {_last_line(result.stderr)}")
+      raise ExportError(f"no ONNX model: {_last_line(result.stderr)}")
     differences = _within_tolerance(json.loads(result.stdout.splitlines()[-1]))
   return Exported(f"ONNX model of {'any number of' if not batch else batch} images in {out}, run by onnxruntime", differences, expected.real)
+
+
+FORMATS = {"safetensors": to_safetensors, "stablehlo": to_stablehlo, "onnx": to_onnx}
 
 
 def onnx_environment(folder: pathlib.Path | None = None) -> pathlib.Path:
@@ -214,10 +240,9 @@ def onnx_environment(folder: pathlib.Path | None = None) -> pathlib.Path:
   return python
 
 
-def metadata(run: evaluate.Run, workdir: pathlib.Path) -> dict[str, Any]:
-  """What one must know to use the file, the same in every format; values as JSON has them."""
+def metadata(run: evaluate.Run, found: Mapping[str, Any]) -> dict[str, Any]:
+  """What one must know to use the file, the same in every format; values as JSON has them. `found`: of `run_folder.read_thresholds`."""
   config, info = run.config, run.info
-  found = run_folder.read_thresholds(workdir, run.step)
   thresholds = {key: found[key] for key in ("rule", "split", "views", "threshold", "factor") if key in found} or {
       "rule": "0.5 for every attribute: the run has no thresholds for this checkpoint", "threshold": dict.fromkeys(info.label_names, 0.5)}
   licence = "drawn by attr_jax, free to use" if config.data.world else info.licence
@@ -322,15 +347,6 @@ def _real_images(run: evaluate.Run, size: tuple[int, int]) -> tuple[np.ndarray, 
   return np.stack([ops.resize({"image": np.ascontiguousarray(cut)}, size)["image"] for cut in cuts]), "cuts of two photos of scikit-learn"
 
 
-def _load(workdir: pathlib.Path, out: pathlib.Path, checkpoint: str) -> evaluate.Run:
-  """The run on one device, after a look at where the file will lie."""
-  if not out.parent.is_dir():
-    raise InputError(f"{out}: its folder does not exist; create it first")
-  if out.is_dir():
-    raise InputError(f"{out} is a folder; name a file")
-  return evaluate.load_run(workdir, _one_device(), checkpoint)
-
-
 def _one_device() -> jax.sharding.Mesh:
   return sharding.make_mesh(jax.local_devices()[:1])
 
@@ -346,13 +362,13 @@ def _whole(out: pathlib.Path) -> Iterator[pathlib.Path]:
     partial.unlink(missing_ok=True)
 
 
-def _torchvision(params: Any, batch_stats: Any, workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], int, int]:
+def _torchvision(params: Any, batch_stats: Any, name: str) -> tuple[dict[str, np.ndarray], int, int]:
   """(state dict, depth, width) of the trunk, with `fc` where it is all that stands on the pooled trunk."""
   try:
     state_dict = weights.export_resnet(params, batch_stats)
     depth = weights.infer_depth(state_dict)
   except InputError as error:
-    raise InputError(f"{workdir}: nothing to export in torchvision's names: {error}") from error
+    raise InputError(f"{name}: nothing to export in torchvision's names: {error}") from error
   channels = max(value.shape[0] for key, value in state_dict.items() if re.fullmatch(r"layer4\.\d+\.bn\d\.weight", key))
   if set(params) != {"backbone", "classifier"} or state_dict["fc.weight"].shape[1] != channels:
     state_dict = {key: value for key, value in state_dict.items() if not key.startswith("fc.")}

@@ -4,6 +4,7 @@ Needs neither checkpoints nor data, so that it also runs where those libraries a
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 from flax import traverse_util
@@ -46,7 +47,7 @@ def make(model: Any, config: ml_collections.ConfigDict, params: Any, batch_stats
   """
   step = steps.make_predict_step(model, config)
   plan = folding.find(step, params, batch_stats, {"image": jax.ShapeDtypeStruct((2, *config.input.full_size, 3), np.uint8)})
-  params, batch_stats = folding.fold(plan, params, batch_stats)
+  params, batch_stats = jax.jit(functools.partial(folding.fold, plan))(params, batch_stats)
   folded_step = folding.without_norms(plan, step)
   weights = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats}, sep="/")
   for pair in plan.pairs:  # of a folded batch norm only the bias is left
