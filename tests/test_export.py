@@ -318,3 +318,24 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path):
   with pytest.raises(export.InputError, match="no Python environment"):
     export.onnx_environment(tmp_path)
   assert (tmp_path / "precious.txt").read_text() == "x"
+
+
+def test_a_conversion_that_fails_is_one_line(capsys, workdir, tmp_path, monkeypatch):
+  python = tmp_path / "python"
+  python.write_text("#!/bin/sh\necho 'a warning' >&2\necho 'jax2onnx 0.17.1 cannot convert baseline: no such operation' >&2\nexit 1\n")
+  python.chmod(0o755)
+  monkeypatch.setattr(export, "onnx_environment", lambda folder: python)
+  (tmp_path / "out").mkdir()
+  status, _, err = call(capsys, f"--workdir={workdir}", "--to=onnx", f"--out={tmp_path / 'out' / 'm.onnx'}")
+  assert status == 1 and "no ONNX model: jax2onnx 0.17.1 cannot convert baseline" in err and len(err.strip().splitlines()) == 1
+  assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_environment_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(export.sys, "executable", "/bin/false")
+  with pytest.raises(export.ExportError, match="cannot be made"):
+    export.onnx_environment(tmp_path / "new")
+
+
+def test_the_page_shows_the_loader_as_it_is():
+  assert (REPOSITORY / "attr_jax" / "load_stablehlo.py").read_text() in (REPOSITORY / "docs" / "export.md").read_text()
