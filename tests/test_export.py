@@ -19,6 +19,7 @@ from attr_jax import cli
 from attr_jax import evaluate
 from attr_jax import export
 from attr_jax import metrics
+from attr_jax import models
 from attr_jax import optim
 from attr_jax import program
 from attr_jax import run_folder
@@ -51,12 +52,11 @@ def workdir(world_dir, tmp_path_factory):
 
 
 def untrained(name, world_dir, **overrides):
-  """A run of a method's tiny config as it starts, its zeros (biases, statistics) moved so that each has a say."""
-  config = load(name, world_dir, **overrides)
+  """A run of a method's tiny config as it starts, on drawn people, its zeros (biases, statistics) moved so that each has a say."""
+  data = {"data.name": "wider_attribute", "data.world": "people", "data.world_count": 120}
+  config = load(name, world_dir, **data, **overrides)
   info = evaluate.open_data(config).info
   mesh = sharding.make_mesh(jax.devices()[:1])
-  from attr_jax import models
-
   model = models.build(config.model, len(info.label_names), config.compute_dtype)
   state = state_lib.create_state(model, optim.make_optimizer(config, lambda step: 0.0), (*config.input.size, 3), {}, mesh, seed=0)
   rng = np.random.default_rng(0)
@@ -210,7 +210,7 @@ METHODS = ["srn.py:tiny", "diaa.py:tiny", "dahar.py:tiny", "vac.py:tiny", "attnc
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_as_stablehlo(name, world_dir, tmp_path):
-  run = untrained(name, world_dir, **({"data.name": "wider_attribute", "data.world": "people", "data.world_count": 120}))
+  run = untrained(name, world_dir)
   done = export.to_stablehlo(run, export.metadata(run, {}), tmp_path / "m.npz")
   assert max(done.differences.values()) < 1e-5
 
@@ -224,7 +224,7 @@ def test_bfloat16_runs_are_exported_in_float32(world_dir):
 
 
 def test_models_that_need_more_than_images_are_refused(world_dir):
-  run = untrained("face.py:system=bbox,tiny", world_dir, **{"data.name": "wider_attribute", "data.world": "people", "data.world_count": 120})
+  run = untrained("face.py:system=bbox,tiny", world_dir)
   with pytest.raises(export.InputError, match="needs landmarks"):
     export.reference(run)
 
