@@ -1,4 +1,4 @@
-"""Runs what `attr-jax export --to=stablehlo` wrote, without attr_jax: copy this file. `pip install jax flatbuffers` (jax.export reads with it)."""
+"""Runs a StableHLO file of `attr-jax export`, without attr_jax: copy this. `pip install jax flatbuffers` (jax.export reads with it)."""
 
 import json
 

@@ -114,7 +114,7 @@ def test_without_thresholds_it_is_a_half_and_said_so(workdir):
 
 @pytest.mark.parametrize("name, has_fc", [("baseline.py:tiny", True), ("srn.py:tiny", False)])
 def test_safetensors_in_torchvision_names(name, has_fc, world_dir, tmp_path):
-  run = untrained(name, world_dir, **{"model.depth": "18", "model.width": 8})
+  run = untrained(name, world_dir, **{"model.depth": "18"})
   done = export.to_safetensors(run, export.metadata(run, {}), tmp_path / "m.safetensors", "torchvision")
   assert max(done.differences.values()) < 1e-6
   state_dict = weights.load_state_dict(tmp_path / "m.safetensors")
@@ -125,7 +125,7 @@ def test_safetensors_in_torchvision_names(name, has_fc, world_dir, tmp_path):
   with safe_open(tmp_path / "m.safetensors", "numpy") as file:
     told = read_text(file.metadata())
   check_metadata(told, run)
-  assert (told["depth"], told["width"], told["fc"]) == (18, 8, has_fc)
+  assert (told["depth"], told["width"], told["fc"]) == (18, 64, has_fc)
 
 
 @pytest.mark.slow
