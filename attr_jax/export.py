@@ -202,7 +202,8 @@ def to_onnx(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path, batch
     # The package alone: what else lies beside it in an installation is of our environment.
     (folder / "code").mkdir()
     (folder / "code" / "attr_jax").symlink_to(pathlib.Path(attr_jax.__file__).resolve().parent, target_is_directory=True)
-    command = [python, "-m", "attr_jax.onnx_conversion", folder / "model.safetensors", folder / "check.npz", partial, str(batch)]
+    # Started elsewhere, so that no module of the folder we are in gets in between: paths must be absolute.
+    command = [python.absolute(), "-m", "attr_jax.onnx_conversion", folder / "model.safetensors", folder / "check.npz", partial.absolute(), str(batch)]
     environ = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "XLA_FLAGS")}
     environ |= {"PYTHONPATH": str(folder / "code"), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder)

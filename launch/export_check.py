@@ -1,6 +1,6 @@
-"""Exports every system as StableHLO and as ONNX and says how far each file is from its model.
+"""Exports every system in every format and says how far each file is from its model.
 
-  python launch/export_check.py --out=docs/results/export-check.json [--systems=NAME,NAME] [--formats=stablehlo,onnx] [--environment=DIR]
+  python launch/export_check.py --out=docs/results/export-check.json [--systems='NAME;NAME'] [--formats=stablehlo,onnx] [--environment=DIR]
 
 Systems are the tiny configs with weights as they start, their zeros (biases, statistics) moved so that each has a say; images are random
 ones and cuts of scikit-learn's two photos. Nothing is trained and no data are needed: what is asked is whether the file computes what

@@ -332,6 +332,18 @@ def test_a_conversion_that_fails_is_one_line(capsys, workdir, tmp_path, monkeypa
   assert not list((tmp_path / "out").iterdir())
 
 
+def test_onnx_with_relative_paths(capsys, workdir, tmp_path, monkeypatch):
+  """The conversion, here a stand-in, runs in another folder."""
+  python = tmp_path / "python"
+  python.write_text("#!/bin/sh\necho model > \"$5\"\necho '{\"random\": 1e-7, \"real\": 2e-7}'\n")
+  python.chmod(0o755)
+  monkeypatch.setattr(export, "onnx_environment", lambda folder: folder)
+  monkeypatch.chdir(tmp_path)
+  status, text, err = call(capsys, f"--workdir={workdir}", "--to=onnx", "--out=m.onnx", "--environment=python", "--batch=4")
+  assert status == 0 and "4 images in m.onnx" in text and "2e-07 on real" in text, err
+  assert (tmp_path / "m.onnx").read_text() == "model\n"
+
+
 def test_an_environment_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(export.sys, "executable", "/bin/false")
   with pytest.raises(export.ExportError, match="cannot be made"):
