@@ -14,6 +14,7 @@ from attr_jax.data import worlds
 from attr_jax.errors import InputError
 
 _PREPARE_OPTIONS = ("name", "source", "data_dir", "size", "partition", "margin", "max_bad", "allow_deviations", "overwrite")
+_EXPORT_OPTIONS = {"names": "safetensors", "batch": "onnx", "environment": "onnx"}  # option -> the format that has it
 _PREEMPTED_STATUS = 143  # 128 + SIGTERM, what a scheduler expects of a job it stopped
 # Seconds in which processes that fail alike can say so and leave together. Process 0 waits longer: without it jax ends the others.
 _PATIENCE, _PATIENCE_OF_FIRST = 5.0, 10.0
@@ -61,7 +62,7 @@ def _fail_of(error: Exception) -> int:
   name, text = type(error).__name__, " ".join(str(error).split())
   if name == "Preempted":
     return _fail(str(error), _PREEMPTED_STATUS)
-  if name in ("NonFiniteError", "SaveError") or isinstance(error, OSError):
+  if name in ("NonFiniteError", "SaveError", "ExportError") or isinstance(error, OSError):
     return _fail(str(error), 1)
   if _has_lost_another(error):
     return _fail(f"another process of this run is gone ({text[:200]}); start all of them again: the same command goes on from the newest "
@@ -203,9 +204,12 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
   sub = command("export", _export, "write a run as one file")
   sub.add_argument("--workdir", required=True, type=pathlib.Path)
-  sub.add_argument("--to", required=True, choices=("safetensors",))
+  sub.add_argument("--to", required=True, choices=("safetensors", "stablehlo", "onnx"))
   sub.add_argument("--out", required=True, type=pathlib.Path)
-  sub.add_argument("--checkpoint", default="best")
+  sub.add_argument("--checkpoint", default="best", help="best, last or a step")
+  sub.add_argument("--names", choices=("ours", "torchvision"), help="of the tensors of safetensors (default: ours)")
+  sub.add_argument("--batch", type=int, help="images that the ONNX model takes at a time (default: any number)")
+  sub.add_argument("--environment", type=pathlib.Path, help="folder of the Python environment that converts to ONNX; made where it is missing")
 
   args, rest = parser.parse_known_args(argv)
   wrong = [arg for arg in rest if not (args.command == "train" and arg.startswith("--config."))]
@@ -373,9 +377,17 @@ def _import_weights(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _export(args: argparse.Namespace, rest: list[str]) -> int:
   del rest
+  options = {key: value for key in _EXPORT_OPTIONS if (value := getattr(args, key)) is not None}
+  for key in options:
+    if _EXPORT_OPTIONS[key] != args.to:
+      raise InputError(f"export: --{key} goes with --to={_EXPORT_OPTIONS[key]} only")
+  if options.get("batch", 1) < 1:
+    raise InputError(f"export: --batch={args.batch} is no number of images")
   _start_jax()
   from attr_jax import export
 
-  count = export.to_safetensors(args.workdir, args.out, args.checkpoint)
-  print(f"{count} tensors in {args.out}")
+  done = export.export_run(args.workdir, args.to, args.out, args.checkpoint, **options)
+  print(done.text)
+  if done.differences:
+    print(f"largest difference to the model: {done.differences['random']:.2g} on random images, {done.differences['real']:.2g} on real ones ({done.real})")
   return 0

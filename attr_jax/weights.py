@@ -190,8 +190,12 @@ def save_safetensors(path: str | os.PathLike, params: Tree, batch_stats: Tree, m
   Raises:
     InputError: the folder of `path` does not exist.
   """
-  flat = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats}, sep="/")
-  tensors = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+  save_state_dict(path, traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats}, sep="/"), metadata)
+
+
+def save_state_dict(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+  """Writes named tensors, such as those of `export_resnet`; else as `save_safetensors`. InputError where the file's folder is missing."""
+  tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}  # scalars stay scalars
   path = pathlib.Path(path)
   if not path.parent.is_dir():
     raise InputError(f"{path}: its folder does not exist; create it first")

@@ -82,17 +82,6 @@ def test_evaluate_command(capsys, workdir):
   assert status == 2 and "train, val, test" in err
 
 
-def test_export_and_reload(capsys, workdir, tmp_path):
-  status, out, _ = call(capsys, "export", f"--workdir={workdir}", "--to=safetensors", f"--out={tmp_path / 'm.safetensors'}")
-  assert status == 0 and "tensors" in out
-  from safetensors import safe_open
-
-  with safe_open(str(tmp_path / "m.safetensors"), "numpy") as file:
-    metadata = file.metadata()
-  assert json.loads(metadata["label_names"])[0] == "Male" and "licence" in metadata
-  assert json.loads(metadata["preprocessing"]).keys() == {"full_size", "mean", "std"}
-
-
 @pytest.mark.slow
 def test_exported_weights_start_another_run(workdir, tmp_path, capsys, world_dir):
   call(capsys, "export", f"--workdir={workdir}", "--to=safetensors", f"--out={tmp_path / 'm.safetensors'}")

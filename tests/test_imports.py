@@ -8,12 +8,12 @@ import sys
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "attr_jax"
 LEVELS = [
     {"errors"},
-    {"config", "losses", "metrics", "hlo", "data", "nn", "photos"},
+    {"config", "losses", "metrics", "hlo", "data", "nn", "photos", "load_stablehlo"},
     {"models"},
     {"optim", "sharding", "checkpoint", "writers", "weights", "pictures", "overlays", "decoding_pictures"},
-    {"state", "steps", "device_cache"},
+    {"state", "steps", "device_cache", "program"},
     {"run_folder"},
-    {"train", "evaluate", "predict", "answers", "serve", "annotate", "check", "explain", "export", "abstract", "packed"},
+    {"train", "evaluate", "predict", "answers", "serve", "annotate", "check", "explain", "export", "onnx_conversion", "abstract", "packed"},
     {"cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +120,33 @@ def test_round_trip_is_exact():
   for key, value in state_dict.items():
     if not key.endswith("num_batches_tracked"):
       np.testing.assert_array_equal(again[key], value)
+
+
+@pytest.mark.parametrize("depth", CASES)
+def test_names_and_shapes_are_those_of_torchvision_and_timm(depth):
+  """All tensors of their `state_dict`, counters included, with the thousand classes of ImageNet."""
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract(depth, labels=1000))
+  found = sorted((name, list(value.shape)) for name, value in weights.export_resnet(*zeros).items())
+  golden = json.loads((GOLDEN.parent / "resnet_names.json").read_text())["resnets"][str(depth)]
+  assert {"tensors": len(found), "crc32": zlib.crc32(json.dumps(found).encode())} == golden
+
+
+@pytest.mark.parametrize("counters", [True, False])  # torchvision's oldest files have none
+@pytest.mark.parametrize("format", ["safetensors", "npz"])
+@pytest.mark.parametrize("depth", CASES)
+def test_import_weights_of_every_depth_is_exact(depth, format, counters, tmp_path):
+  state_dict = drawn_state_dict(depth, labels=10, width=4)
+  state_dict = {key: value for key, value in state_dict.items() if counters or not key.endswith("num_batches_tracked")}
+  save = safetensors.numpy.save_file if format == "safetensors" else lambda tensors, path: np.savez(path, **tensors)
+  save(state_dict, tmp_path / f"in.{format}")
+  report = weights.convert(tmp_path / f"in.{format}", tmp_path / "out.safetensors")
+  assert not (report.missing or report.left_over or report.mismatched)
+  params, batch_stats, metadata = weights.load_safetensors(tmp_path / "out.safetensors")
+  assert metadata["depth"] == str(depth)
+  again = weights.export_resnet(params, batch_stats)
+  for key in set(state_dict) | {key for key in again if not key.endswith("num_batches_tracked")}:
+    if not key.endswith("num_batches_tracked"):
+      np.testing.assert_array_equal(again[key], state_dict[key])
 
 
 def test_thousand_classes_are_left_out_and_reported():

@@ -35,7 +35,9 @@ def spatial_softmax(z: Array) -> Array:
   Returns:
     float32 [B, h, w, L] that sums to 1 over (h, w).
   """
-  return jax.nn.softmax(z.astype(jnp.float32), axis=(1, 2))
+  # Over one axis: jax2onnx knows no softmax over several.
+  cells = z.astype(jnp.float32).reshape(z.shape[0], -1, z.shape[-1])
+  return jax.nn.softmax(cells, axis=1).reshape(z.shape)
 
 
 def conv(features: int, kernel_size: int, stride: int = 1, padding: int = 0, **options: Any) -> nn.Module:

@@ -22,7 +22,12 @@ def area_average(x: Array, size: tuple[int, int]) -> Array:
   Raises:
     ValueError: a larger size.
   """
-  rows, columns = (jnp.asarray(_overlap(n, m), x.dtype) for n, m in zip(x.shape[1:3], size))
+  return _weighted(x, *(_overlap(n, m) for n, m in zip(x.shape[1:3], size)))
+
+
+def _weighted(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+  """x [B, H, W] or [B, H, W, C] by the weights rows [h, H] and columns [w, W]."""
+  rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
   y = jnp.einsum("ph,qw,bhw...->bpq...", rows, columns, x, precision="highest", preferred_element_type=jnp.float32)
   return y.astype(x.dtype)
 
@@ -38,7 +43,9 @@ def _overlap(n: int, m: int) -> np.ndarray:
 
 
 def resample(x: Array, size: tuple[int, int]) -> Array:
-  """A feature map at another size: `area_average` to a smaller one, bilinear (half-pixel centres) to a larger one.
+  """A feature map at another size, each axis by itself: the mean over areas to fewer cells, bilinear (half-pixel centres) to more.
+
+  In place of `jax.image.resize`, which jax2onnx converts for a fixed batch only.
 
   Args:
     x: float [B, H, W, C].
@@ -47,9 +54,13 @@ def resample(x: Array, size: tuple[int, int]) -> Array:
   Returns:
     [B, h, w, C], of the type of x.
   """
-  if x.shape[1] >= size[0] and x.shape[2] >= size[1]:
-    return area_average(x, size)
-  return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear")
+  return _weighted(x, *(_overlap(n, m) if m <= n else _interpolation(n, m) for n, m in zip(x.shape[1:3], size)))
+
+
+def _interpolation(n: int, m: int) -> np.ndarray:
+  """[m, n]: the weight of each of n source cells in each of m > n target cells, bilinear; beyond the border the last cell goes on."""
+  place = ((np.arange(m) + 0.5) * n / m - 0.5).clip(0, n - 1)
+  return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(n)))
 
 
 def mask_cross_entropy(mask_logits: Array, mask: Array) -> Array:

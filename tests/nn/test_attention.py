@@ -126,6 +126,8 @@ def test_resample():
   np.testing.assert_allclose(
       masks.resample(x, (2, 3)), x.reshape(2, 2, 2, 3, 2, 3).mean(axis=(2, 4)), rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(masks.resample(x, (4, 6)), x, rtol=1e-6)
+  for size in ((8, 12), (5, 17), (4, 7)):
+    np.testing.assert_allclose(masks.resample(x, size), jax.image.resize(x, (2, *size, 3), "bilinear"), rtol=1e-5, atol=1e-6)
   # Bilinear, half-pixel centres: 0, 1 -> 0, 1/4, 3/4, 1; odd targets too.
   ramp = jnp.asarray([0.0, 1.0]).reshape(1, 1, 2, 1)
   np.testing.assert_allclose(masks.resample(ramp, (1, 4)).ravel(), [0, 0.25, 0.75, 1], atol=1e-6)
