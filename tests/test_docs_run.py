@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import traceback
 
 import cv2
@@ -271,16 +272,16 @@ class _Belongings:
     from attr_jax import weights
 
     def variables(**options):
+      """Of the right shapes and small; nothing is computed."""
       model = models.MODELS["baseline"].Model(num_labels=10, **options)
-      return model.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32), train=False)
+      shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32), train=False))
+      rng = np.random.default_rng(0)
+      return jax.tree.map(lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(np.float32), shapes)
 
-    torch = _load("test_weights.py")
-    narrow = weights.export_resnet(*variables(depth=50, width=4).values())
-    storages = {name: np.ascontiguousarray(value) for name, value in narrow.items()}
-    _write_pth(torch, self.folder / "resnet50.pth", storages)
-    found = variables(depth="tiny")
+    narrow, tiny = variables(depth=50, width=4), variables(depth="tiny")
+    _write_pth(_load("test_weights.py"), self.folder / "resnet50.pth", weights.export_resnet(narrow["params"], narrow["batch_stats"]))
     for depth in (18, 34, 50, 101):
-      weights.save_safetensors(self.folder / f"resnet{depth}.safetensors", found["params"], found["batch_stats"], {})
+      weights.save_safetensors(self.folder / f"resnet{depth}.safetensors", tiny["params"], tiny["batch_stats"], {})
 
   def lay_out(self, folder, without):
     """Fills the new folder of a page, prepared data but for the data sets `without`."""
@@ -325,11 +326,10 @@ def _write(source, scratch):
 def _write_pth(torch, path, arrays):
   """What torch.save writes of a state dict, without torch."""
   kinds = {np.dtype(np.float32): "FloatStorage", np.dtype(np.int64): "LongStorage"}
-  value = {}
-  for number, (name, array) in enumerate(arrays.items()):
-    stride = tuple(step // array.itemsize for step in array.strides)
-    value[name] = torch.tensor(kinds[array.dtype], str(number), array.size, 0, array.shape, stride)
-  torch.write_pth(path, value, {str(number): array.tobytes() for number, array in enumerate(arrays.values())})
+  arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+  value = {name: torch.tensor(kinds[array.dtype], name, array.size, 0, array.shape, tuple(step // array.itemsize for step in array.strides))
+           for name, array in arrays.items()}
+  torch.write_pth(path, value, {name: array.tobytes() for name, array in arrays.items()})
 
 
 @pytest.fixture(scope="session")
@@ -415,11 +415,13 @@ class _Reader:
       elif maker is None and path.startswith("runs/") and not pathlib.Path(path).exists():
         self._note(one, f"no page makes {path}")
         return
+    start = time.perf_counter()
     if one.python:
       command, (status, said) = "", run_python(one.text, names_of(self.page))
     else:
       command = shrunk(one.filled)
       status, said = run(command)
+    print(f"{time.perf_counter() - start:6.1f} s  {time.process_time():6.1f} {command or name_of(self.page)}", flush=True)  # pytest -s shows what takes long
     if status != 0:
       self._note(one, f"run as: {command}", f"status {status}", *[line for line in re.split(r"[\r\n]+", said) if line.strip()][-6:])
 
