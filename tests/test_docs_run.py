@@ -304,10 +304,8 @@ class _Belongings:
 
 
 def _load(path):
-  """A file of the tests as a module; their folder is on the path, since they import each other."""
+  """A file of the tests as a module under a name of its own (there are two `conftest`)."""
   path = REPOSITORY / "tests" / path
-  if str(path.parent) not in sys.path:
-    sys.path.append(str(path.parent))
   spec = importlib.util.spec_from_file_location(f"docs_run_{path.parent.name}_{path.stem}", path)
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module
@@ -421,7 +419,7 @@ class _Reader:
     else:
       command = shrunk(one.filled)
       status, said = run(command)
-    print(f"{time.perf_counter() - start:6.1f} s  {time.process_time():6.1f} {command or name_of(self.page)}", flush=True)  # pytest -s shows what takes long
+    print(f"{time.perf_counter() - start:6.1f} s  {command or 'code'}", flush=True)  # for `pytest -s`
     if status != 0:
       self._note(one, f"run as: {command}", f"status {status}", *[line for line in re.split(r"[\r\n]+", said) if line.strip()][-6:])
 
@@ -438,6 +436,7 @@ def name_of(page):
   return str(page.relative_to(REPOSITORY))
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=name_of)
 def test_every_command_of_a_page_runs(page, belongings, tmp_path, monkeypatch):
   folder = tmp_path / "reader"
@@ -449,6 +448,14 @@ def test_every_command_of_a_page_runs(page, belongings, tmp_path, monkeypatch):
     if one not in reader.done:
       reader.follow(one)
   assert not reader.faults, "\n\n" + "\n\n".join(reader.faults)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_command_is_overlooked(page):
+  """Whatever looks like a call with options is one of those that are run, or that NOT_RUN explains."""
+  calls = re.findall(r"(?:attr-jax [a-z-]+|python (?:launch|benchmarks)/\w+\.py) [^`\n#]*?--[\w-]+", page.read_text().split('"""')[1]
+                     if page.suffix == ".py" else page.read_text())
+  assert not [call for call in calls if not any(call in one.text for one in EVERYTHING[page])]
 
 
 def test_tests_that_are_named_exist():
