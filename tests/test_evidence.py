@@ -16,6 +16,7 @@ from test_grid import record_of
 
 sys.path.insert(0, str(REPOSITORY / "launch"))
 import evidence  # noqa: E402
+import evidence_picture  # noqa: E402
 import results  # noqa: E402
 
 OUT = pathlib.Path("runs/evidence")
@@ -147,3 +148,17 @@ def test_a_stale_page_is_found(monkeypatch, tmp_path):
     evidence.updated("<!-- evidence: sn -->\n<!-- end of evidence -->", "page.md")
   with pytest.raises(InputError, match="page.md: no .*end of evidence"):
     evidence.updated("<!-- evidence: vac -->\n| old |\n", "page.md")
+
+
+def test_the_picture_turns_every_comparison_to_the_paper_s_side(monkeypatch, tmp_path):
+  monkeypatch.setattr(evidence, "RECORDS", tmp_path)
+  with pytest.raises(InputError, match="no comparison"):
+    evidence_picture.draw({name: evidence.lines_of(name) for name in evidence.CLAIMS}, tmp_path / "all.png")
+  results.write(tmp_path / "vac.jsonl", [
+      dataclasses.replace(record, views={"full": {"native": {"mAP": 0.5, "flip_error": (0.1 if record.row == "ACf" else 0.5) + 0.01 * record.seed}}})
+      for record in records_of("vac", {})])
+  found = {line.says: line for line in evidence.lines_of("vac")}
+  fewer = found["maps follow flips"]
+  assert fewer.difference == pytest.approx(40) and 35 < fewer.low < 40 < fewer.high < 45 and fewer.verdict == "holds"
+  evidence_picture.draw({"VAC": [fewer]}, tmp_path / "all.png")
+  assert (tmp_path / "all.png").stat().st_size > 5000

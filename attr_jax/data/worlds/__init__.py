@@ -3,6 +3,7 @@
 The drawing code is imported only when something is drawn.
 """
 
+import fcntl
 import importlib
 import pathlib
 
@@ -31,6 +32,8 @@ def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int
            margin: float = 0.0, progress: bool = True) -> None:
   """Draws a world inside `folder` and prepares all data sets that read it, unless they are there already.
 
+  Of several processes that need the same world one draws, and the others wait for it.
+
   Raises:
     InputError: no such world.
   """
@@ -39,11 +42,14 @@ def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int
 
   folder = pathlib.Path(folder)
   source = folder / "source"
-  if not source.exists():
-    synthesize(world, source, count=count, seed=seed, progress=progress)
-  for name in WORLDS[world]:
-    # Nothing is published of what we draw.
-    prepare.prepare(name, source=source, data_dir=folder, size=size, margin=margin, progress=progress, allow_deviations=True)
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / ".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not source.exists():
+      synthesize(world, source, count=count, seed=seed, progress=progress)
+    for name in WORLDS[world]:
+      # Nothing is published of what we draw.
+      prepare.prepare(name, source=source, data_dir=folder, size=size, margin=margin, progress=progress, allow_deviations=True)
 
 
 def _check(world: str):

@@ -5,6 +5,8 @@ import hashlib
 import json
 import math
 import pathlib
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -142,6 +144,15 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
   with pytest.raises(RuntimeError, match="disk full"):
     people.synthesize(tmp_path / "out", count=40, workers=1, progress=False)
   assert not list(tmp_path.iterdir())
+
+
+def test_of_two_processes_that_need_a_world_one_draws_it(tmp_path):
+  call = (f"from attr_jax.data import worlds; worlds.ensure('people', {str(tmp_path / 'world')!r}, count=40, seed=0, size='32x32')")
+  both = [subprocess.Popen([sys.executable, "-c", call], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+  said = [process.communicate()[1] for process in both]
+  assert [process.returncode for process in both] == [0, 0], said
+  assert sum("box/s" in text for text in said) == 1
+  assert (tmp_path / "world" / "wider_attribute").is_dir()
 
 
 def test_an_empty_folder_is_filled(tmp_path):
