@@ -50,12 +50,15 @@ NOT_RUN = {
     r"attr-jax serve ": "does not end: tests/test_serve.py",
 }
 
+# Pages that another test works through.
+RUN_ELSEWHERE = {"docs/adding.md": "its examples need a copy of the project, which tests/test_adding.py makes"}
+
 # What stands for a reader's own choice, in the order in which it is put in. Sources and runs have the names that other commands use.
 PLACEHOLDERS = [
     (r"\[([^]|]*?)( \|[^]]*)?\]", r"\1"),  # an option in brackets is given, the first of several
     (r"prepare NAME", "prepare pa100k"),
     (r"prepare (\w+) --source=DIR", r"prepare \1 --source=sources/\1"),
-    (r"--check=DIR", "--check=data/pa100k"),
+    (r"--check([= ])DIR", r"--check\1data/pa100k"),
     (r"synthesize (\w+) --out=DIR --count=N", r"synthesize \1 --out=synthesized/\1 --count=20"),
     (r"evaluate --workdir=RUN --convention=NAME", "evaluate --workdir=runs/quickstart --convention=srn"),
     (r"annotate --workdir=RUN --dataset=NAME --name=<name>", "annotate --workdir=runs/segmenter --dataset=wider_attribute --name=seen"),
@@ -66,6 +69,8 @@ SHRINK = {
     r"attr-jax prepare (?!--check)(?!own_photos)": "--allow-deviations",  # fixtures have a handful of the published images
     # A sentence names another way to prepare what a block of the page prepares; both in one folder would be two sizes.
     r"attr-jax prepare .*--source=sources/": "--data-dir=mentioned",
+    # What it makes has a real depth; the files to start from, which lie there, have that of the tiny networks.
+    r"attr-jax import-weights ": "--out=imported.safetensors",
     r"python launch/grid\.py ": "--rows=all --seeds=1 --size=tiny",  # one run of two steps for 21 of an hour
     r"python launch/aot\.py ": "--help",  # compiles for five minutes, with libtpu: tests/aot
 }
@@ -115,7 +120,7 @@ class Shown:
 
   @property
   def runs_elsewhere(self) -> bool:
-    return not self.python and any(re.match(pattern, self.text) for pattern in NOT_RUN)
+    return name_of(self.page) in RUN_ELSEWHERE or not self.python and any(re.match(pattern, self.text) for pattern in NOT_RUN)
 
   @property
   def paths(self) -> set[str]:
@@ -141,6 +146,10 @@ class Shown:
     return {options["--out"]} if "--out" in options else set()
 
 
+def name_of(page):
+  return str(page.relative_to(REPOSITORY))
+
+
 def _words(text):
   return shlex.split(text.replace("$(", "$ ("))
 
@@ -163,8 +172,8 @@ def shown(page: pathlib.Path) -> list[Shown]:
     for match in re.finditer(r"(?<!`)`([^`]+)`(?!`)", sentence):
       command = " ".join(match[1].split())
       words = command.split()
-      # Two words name a command ("`attr-jax train`"), more are one.
-      if words and words[0] in PROGRAMS and len(words) > (2 if words[0] == "attr-jax" else 1) and "..." not in words:
+      # Two words name a command (`attr-jax train`, `python launch/grid.py`), more are one.
+      if words and words[0] in PROGRAMS and len(words) > (2 if re.match("attr-jax|python launch/", command) else 1) and "..." not in words:
         found.append(Shown(page, start + sentence[:match.start()].count("\n"), command, mentioned=True))
   return found
 
@@ -279,8 +288,8 @@ class _Belongings:
       return jax.tree.map(lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(np.float32), shapes)
 
     narrow, tiny = variables(depth=50, width=4), variables(depth="tiny")
-    _write_pth(_load("test_weights.py"), self.folder / "resnet50.pth", weights.export_resnet(narrow["params"], narrow["batch_stats"]))
     for depth in (18, 34, 50, 101):
+      _write_pth(_load("test_weights.py"), self.folder / f"resnet{depth}.pth", weights.export_resnet(narrow["params"], narrow["batch_stats"]))
       weights.save_safetensors(self.folder / f"resnet{depth}.safetensors", tiny["params"], tiny["batch_stats"], {})
 
   def lay_out(self, folder, without):
@@ -430,10 +439,6 @@ class _Reader:
 def to_run(page: pathlib.Path) -> list[Shown]:
   blocks = in_order([one for one in EVERYTHING[page] if not one.mentioned and not one.runs_elsewhere])
   return blocks + in_order([one for one in EVERYTHING[page] if one.mentioned and not one.runs_elsewhere])
-
-
-def name_of(page):
-  return str(page.relative_to(REPOSITORY))
 
 
 @pytest.mark.timeout(3600)
