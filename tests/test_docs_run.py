@@ -28,6 +28,7 @@ from attr_jax import cli
 from attr_jax import config as config_lib
 from attr_jax.data import prepare
 from attr_jax.data import worlds
+from attr_jax.errors import InputError
 from helpers import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -274,7 +275,7 @@ class _Belongings:
     source.save()
 
   def _weights(self):
-    """The files of ImageNet: the one to import is a narrow ResNet-50, those to start from have the trunk that trains here."""
+    """The files of ImageNet: those to import hold a narrow ResNet-50, those to start from the trunk that trains here."""
     import jax
 
     from attr_jax import models
@@ -288,8 +289,9 @@ class _Belongings:
       return jax.tree.map(lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(np.float32), shapes)
 
     narrow, tiny = variables(depth=50, width=4), variables(depth="tiny")
+    narrow, torch = weights.export_resnet(narrow["params"], narrow["batch_stats"]), _load("test_weights.py")
     for depth in (18, 34, 50, 101):
-      _write_pth(_load("test_weights.py"), self.folder / f"resnet{depth}.pth", weights.export_resnet(narrow["params"], narrow["batch_stats"]))
+      _write_pth(torch, self.folder / f"resnet{depth}.pth", narrow)
       weights.save_safetensors(self.folder / f"resnet{depth}.safetensors", tiny["params"], tiny["batch_stats"], {})
 
   def lay_out(self, folder, without):
@@ -383,14 +385,15 @@ def run(command: str) -> tuple[int, str]:
       except SystemExit as ended:
         status = ended.code or 0
     return status, said.getvalue()
-  # `attr-jax` and `python` are those of this environment.
+  # As in a reader's shell, with `attr-jax` and `python` of this environment; the four devices are those of the tests alone.
   programs = pathlib.Path("programs")
   programs.mkdir(exist_ok=True)
   for name, start in (("attr-jax", "-m attr_jax"), ("python", "")):
     (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {start} "$@"\n')
     (programs / name).chmod(0o755)
-  environment = os.environ | {"PATH": f"{programs.resolve()}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
-  done = subprocess.run(["bash", "-c", command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+  environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {
+      "PATH": f"{programs.resolve()}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+  done = subprocess.run(["bash", "-c", command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800)
   return done.returncode, done.stdout
 
 
@@ -422,13 +425,17 @@ class _Reader:
       elif maker is None and path.startswith("runs/") and not pathlib.Path(path).exists():
         self._note(one, f"no page makes {path}")
         return
-    start = time.perf_counter()
+    start, command = time.perf_counter(), "code"
     if one.python:
-      command, (status, said) = "", run_python(one.text, names_of(self.page))
+      status, said = run_python(one.text, names_of(self.page))
     else:
-      command = shrunk(one.filled)
+      try:
+        command = shrunk(one.filled)
+      except InputError as error:  # a config file or a key that is not there
+        self._note(one, str(error))
+        return
       status, said = run(command)
-    print(f"{time.perf_counter() - start:6.1f} s  {command or 'code'}", flush=True)  # for `pytest -s`
+    print(f"{time.perf_counter() - start:6.1f} s  {command}", flush=True)  # for `pytest -s`
     if status != 0:
       self._note(one, f"run as: {command}", f"status {status}", *[line for line in re.split(r"[\r\n]+", said) if line.strip()][-6:])
 
