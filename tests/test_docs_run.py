@@ -31,8 +31,6 @@ from attr_jax.data import worlds
 from attr_jax.errors import InputError
 from helpers import REPOSITORY
 
-pytestmark = pytest.mark.slow
-
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("launch/**/README.md")),
          *sorted(REPOSITORY.glob("configs/*.py"))]
 PROGRAMS = ("attr-jax", "python", "python3", "pip", "pytest", "mpirun", "sbatch", "apt-get", "docker", "kubectl", "xpk", "export", "while",
@@ -448,6 +446,7 @@ def to_run(page: pathlib.Path) -> list[Shown]:
   return blocks + in_order([one for one in EVERYTHING[page] if one.mentioned and not one.runs_elsewhere])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=name_of)
 def test_every_command_of_a_page_runs(page, belongings, tmp_path, monkeypatch):
