@@ -240,8 +240,6 @@ def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None,
     return {}
   predict = steps.compile_predict_step(steps.make_predict_step(run.model, config), mesh)
   table = predict_split(predict, run.params, run.batch_stats, source, config, mesh, views="full", progress=progress)
-  if not table["logit"].shape[1]:  # a segmenter or a parser on a data set that has attributes
-    return {}
   threshold = metrics.search_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"], kind="per_class", beta=1.0)
   found = {"step": run.step, "split": config.data.val_split, "views": "full", "rule": "highest F1 of each attribute on validation images",
            "threshold": dict(zip(info.label_names, threshold.tolist()))}
