@@ -25,10 +25,11 @@ import page_parts
 import report_page
 import report_tables
 import results
+import systems
 
 CSV_FIELDS = ("table", "row", "variant", "view", "metric", "convention", "seed", "paper", "ours", "run", "step", "steps", "selected_on",
               "average_precision", "data", "model", "commit", "started")
-_START, _END = re.compile(r"<!-- table: (\S+) -->"), "<!-- end of table -->"
+_START, _SYSTEMS, _END = re.compile(r"<!-- table: (\S+) -->"), re.compile("<!-- (systems) -->"), "<!-- end of table -->"
 
 
 def collect(paths: Sequence[pathlib.Path]) -> tuple[list[results.Record], list[pathlib.Path]]:
@@ -118,6 +119,7 @@ def generated(text: str, page: str) -> str:
     found = report_tables.group(_with_own_names(results.read(path)))
     return "\n\n" + "\n".join(markdown(table) for table in found) + "\n"
 
+  text = page_parts.rewritten(text, page, _SYSTEMS, _END, lambda name: f"\n{systems.table()}\n")
   return page_parts.rewritten(text, page, _START, _END, tables)
 
 

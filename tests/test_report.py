@@ -32,6 +32,7 @@ import report
 import report_page
 import report_tables
 import results
+import systems
 
 ROWS = ("baseline", "all")
 MADE_UP = {  # row -> view -> mAP of each seed, fractions
@@ -482,3 +483,10 @@ def test_chromium_shows_the_page(tmp_path):
   ink = (image < 128).any(axis=2)
   assert all(part.mean() > 0.002 for part in np.split(ink[:1600], 8))
   assert not ink[:, :28].any()
+
+
+@pytest.mark.parametrize("one", systems.SYSTEMS, ids=lambda one: one.name)
+def test_systems_of_the_readme_load_and_have_a_figure(one):
+  config_lib.check(cli.load_config(f"{REPOSITORY}/configs/{one.config}", []))
+  assert 0 < systems._figure(one) < 1
+  assert f"docs/results/{one.file.partition('#')[0]})" in systems.table()
