@@ -52,7 +52,7 @@ SYSTEMS = (
 
 def table() -> str:
   """Markdown."""
-  lines = ["| system | paper | `attr-jax train --config=configs/...` | one run of it |", "| --- | --- | --- | --- |"]
+  lines = ["| system | paper | config, in `configs/` | one run of it |", "| --- | --- | --- | --- |"]
   for one in SYSTEMS:
     file = one.file.partition("#")[0]
     figure = f"{_NAMES.get(one.metric, one.metric)} [{100 * _figure(one):.1f}](docs/results/{file}), {one.on}"

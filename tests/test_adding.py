@@ -34,7 +34,7 @@ def insert(path, line, after):
 def copy(tmp_path_factory):
   """The project with the model, the loss and the data set of the page."""
   folder = tmp_path_factory.mktemp("copy")
-  for name in ("attr_jax", "configs"):
+  for name in ("attr_jax", "configs", "launch"):
     shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
   for path in ("attr_jax/models/csra.py", "configs/csra.py", "attr_jax/data/builders/listed.py"):
     (folder / path).write_text(block(path))
@@ -49,9 +49,9 @@ def copy(tmp_path_factory):
   return folder
 
 
-def run(copy, *args, cwd=None):
+def run(copy, *args, program=("-m", "attr_jax")):
   """`attr-jax ARGS` of the copy."""
-  done = subprocess.run([sys.executable, "-m", "attr_jax", *map(str, args)], cwd=cwd or copy, capture_output=True, text=True,
+  done = subprocess.run([sys.executable, *program, *map(str, args)], cwd=copy, capture_output=True, text=True,
                         env=os.environ | {"PYTHONPATH": str(copy)})
   assert done.returncode == 0, done.stderr[-2000:]
   return done.stdout
@@ -63,6 +63,12 @@ def test_model_row_and_loss_train(copy, world_dir):
   assert "mAP" in out
   assert list((copy / "run" / "pictures").glob("*heatmap.png"))
   assert '"share": 0.5' in (copy / "run" / "config.json").read_text()
+
+
+def test_its_table_is_a_grid(copy):
+  command, = re.findall(r"python (launch/grid\.py) (--table=csra:share [^`]*)`", PAGE)
+  out = run(copy, *command[1].split(), "--print", program=(command[0],))
+  assert out.count("attr-jax train") == 9 and all(f"share/{row}" in out for row in ("none", "tenth", "half"))
 
 
 def test_data_set_is_prepared(copy, tmp_path):

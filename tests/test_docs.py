@@ -10,12 +10,15 @@ from attr_jax import cli
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+RUN_ELSEWHERE = REPOSITORY / "docs" / "adding.md"  # its config is an example: tests/test_adding.py puts it in place
 
 
 def commands():
   """Every `attr-jax ...` of README, docs and the heads of config files that has all its arguments."""
   found = set()
   for page in [*PAGES, *sorted((REPOSITORY / "configs").glob("*.py"))]:
+    if page == RUN_ELSEWHERE:
+      continue
     for line in page.read_text().splitlines():
       match = re.search(r"attr-jax ((?:train|evaluate|predict|prepare|annotate|synthesize|serve|export|import-weights) [^`#|]*)", line)
       if match:
@@ -38,7 +41,7 @@ def test_there_are_commands():
 def grids():
   """Every `python launch/grid.py ...` that names a table."""
   pages = [*PAGES, REPOSITORY / "launch" / "README.md", REPOSITORY / "launch" / "slurm" / "README.md"]
-  lines = [line for page in pages for line in page.read_text().splitlines()]
+  lines = [line for page in pages if page != RUN_ELSEWHERE for line in page.read_text().splitlines()]
   return sorted({match[1].strip() for line in lines if (match := re.search(r"python launch/grid\.py (--table=[^`#]*)", line))})
 
 

@@ -33,7 +33,7 @@ from helpers import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("docs/*.md")), *sorted(REPOSITORY.glob("launch/**/README.md")),
          *sorted(REPOSITORY.glob("configs/*.py"))]
-PROGRAMS = ("attr-jax", "python", "python3", "pip", "pytest", "mpirun", "sbatch", "apt-get", "docker", "kubectl", "xpk", "export", "while",
+PROGRAMS = ("attr-jax", "curl", "python", "python3", "pip", "pytest", "mpirun", "sbatch", "apt-get", "docker", "kubectl", "xpk", "export", "while",
             "launch/tpu_vm/tpu.sh")
 
 # Commands that are not run here: how they begin (or what they contain), and where they are run instead.
@@ -46,7 +46,8 @@ NOT_RUN = {
     r".*--coordinator=": "one process of several: tests/multiprocess/test_processes.py",
     r"mpirun ": "needs Open MPI: tests/test_launch.py has its variables",
     r"(docker|kubectl|xpk|export|while|launch/tpu_vm/tpu\.sh) ": "needs Google's machines: tests/test_launch.py has a gcloud of its own",
-    r"attr-jax serve ": "does not end: tests/test_serve.py",
+    r"attr-jax export .*--to=onnx": "makes an environment of a gigabyte: tests/test_export.py, slow",
+    r"attr-jax serve |curl ": "a server does not end: tests/test_serve.py",
 }
 
 # Pages that another test works through.
@@ -60,6 +61,7 @@ PLACEHOLDERS = [
     (r"--check([= ])DIR", r"--check\1data/pa100k"),
     (r"synthesize (\w+) --out=DIR --count=N", r"synthesize \1 --out=synthesized/\1 --count=20"),
     (r"evaluate --workdir=RUN --convention=NAME", "evaluate --workdir=runs/quickstart --convention=srn"),
+    (r"(predict|serve|export)( .*)? --workdir=RUN", r"\1\2 --workdir=runs/quickstart"),
     (r"annotate --workdir=RUN --dataset=NAME --name=<name>", "annotate --workdir=runs/segmenter --dataset=wider_attribute --name=seen"),
 ]
 
@@ -304,6 +306,9 @@ class _Belongings:
       (folder / name).symlink_to(self.folder / "sources" / source)
     for name in ("photo.jpg", "new.jpg"):
       shutil.copy(self.folder / "photo.jpg", folder / name)
+    (folder / "more").mkdir()
+    shutil.copy(self.folder / "photo.jpg", folder / "more" / "second.jpg")
+    (folder / "people.csv").write_text("file,x,y,width,height\nphoto.jpg,10,20,80,150\nphoto.jpg,100,20,60,150\n")
     for path in self.folder.glob("resnet*"):
       (folder / path.name).symlink_to(path)
     shutil.copytree(self.folder / "data", folder / "data", ignore=lambda _, names: without & set(names))
