@@ -69,7 +69,7 @@ def make_programs(args):
   def gradcam(params, batch_stats, batch):
     cells = forward(params, batch_stats, normalized(batch))[1]["stage4"].astype(jnp.float32)
     head = params["classifier"]
-    logit = lambda cells: ((cells.mean(axis=(1, 2)) @ head["kernel"] + head["bias"]) * batch["chosen"]).sum()
+    logit = lambda cells: ((cells.mean(axis=(1, 2)) @ head["kernel"] + head["bias"][None]) * batch["chosen"]).sum()
     importance = jax.grad(logit)(cells).mean(axis=(1, 2), keepdims=True)
     return (importance * cells).sum(axis=-1)
 

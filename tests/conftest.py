@@ -40,9 +40,10 @@ def world_dir(tmp_path_factory) -> pathlib.Path:
   """A data folder in which the tiny synthetic world is drawn and prepared once."""
   from attr_jax import evaluate
   from attr_jax.data import worlds
+  import helpers  # after jax is set up
 
   folder = tmp_path_factory.mktemp("data")
-  config = tiny_config(folder)
+  config = helpers.tiny_config(folder)
   data = config.data
   worlds.ensure(data.world, evaluate.data_folder(config), count=data.world_count, seed=data.world_seed,
                 size=data.size, progress=False)
@@ -52,10 +53,6 @@ def world_dir(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture
 def config(world_dir):
   """The quickstart config at tiny size, on the prepared tiny world."""
-  return tiny_config(world_dir)
+  import helpers
 
-
-def tiny_config(data_dir: pathlib.Path):
-  from attr_jax import cli
-
-  return cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.data.dir={data_dir}"])
+  return helpers.tiny_config(world_dir)

@@ -8,6 +8,11 @@ from attr_jax.data import ops
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
+def tiny_config(data_dir):
+  """The quickstart's config at tiny size."""
+  return cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.data.dir={data_dir}"])
+
+
 def load(name, world_dir, **overrides):
   """A method's tiny config on the world of the tests, which is prepared at the quickstart's size."""
   config = cli.load_config(f"{REPOSITORY}/configs/{name}", [f"--config.data.dir={world_dir}"])

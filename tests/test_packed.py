@@ -318,6 +318,7 @@ def test_small_trials_are_packed_as_far_as_memory_goes(config, monkeypatch):
   configs = [rates[0], large[0], *rates[1:], large[1], changed(config, **{"optimizer.name": "sgd"})]
   assert packed.choose(configs) == [[0, 2, 3, 4, 5], [1], [6], [7]]
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(device_cache, "free_gigabytes", lambda mesh: 8.0)
   assert packed.choose(configs) == [[0, 2, 3, 4, 5], [1, 6], [7]]
   monkeypatch.setattr(device_cache, "free_gigabytes", lambda mesh: 0.4)  # on each of four; half of it is for one trial of 0.17
   assert packed.choose(rates) == [[0, 1, 2], [3, 4]]

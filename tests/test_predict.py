@@ -29,7 +29,7 @@ from attr_jax import steps
 from attr_jax import train
 from attr_jax.data import images as images_lib
 from attr_jax.errors import InputError
-from conftest import tiny_config
+from helpers import tiny_config
 
 LABELS = 14
 

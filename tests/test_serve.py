@@ -308,7 +308,9 @@ def test_missing_extra_is_one_line(tmp_path):
 @pytest.mark.parametrize("sent, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it(tmp_path, sent, expected):
   """With the recogniser's double: what loading a run does with signals is another matter."""
-  python = ("from attr_jax import cli, predict; import serving; predict.load_recognizer = lambda *_, **__: serving.Double(); cli.main()")
+  # As in a terminal: what a shell starts in the background ignores SIGINT.
+  python = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from attr_jax import cli, predict; import serving; predict.load_recognizer = lambda *_, **__: serving.Double(); cli.main()")
   process = run_command(f"--workdir={tmp_path}", "--port=0", python=python)
   line = process.stdout.readline()
   port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", line)[1])

@@ -66,7 +66,7 @@ def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int
   folder = pathlib.Path(folder)
   source = folder / "source"
   folder.mkdir(parents=True, exist_ok=True)
-  with (folder / ".lock").open("w") as lock:
+  with (folder / ".lock").open("a") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if not source.exists():
       synthesize(world, source, count=count, seed=seed, progress=progress)
