@@ -22,7 +22,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 def pytest_configure(config):
   """Without the slow tests most time goes into compiling: what is run for milliseconds need not be optimised for seconds."""
-  if "not slow" in config.getoption("markexpr", ""):
+  if config.getoption("markexpr", "").startswith(("not slow", "docs")):
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
 

@@ -451,7 +451,7 @@ def to_run(page: pathlib.Path) -> list[Shown]:
   return blocks + in_order([one for one in EVERYTHING[page] if one.mentioned and not one.runs_elsewhere])
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=name_of)
 def test_every_command_of_a_page_runs(page, belongings, tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def test_first_cell_installs_on_colab(path):
   assert "google.colab" in first and "pip" in first
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @by_name
 def test_runs(path, tmp_path):
   nbclient = pytest.importorskip("nbclient", reason="pip install 'attr_jax[notebooks]'")
