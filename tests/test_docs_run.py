@@ -46,6 +46,7 @@ NOT_RUN = {
     r".*--coordinator=": "one process of several: tests/multiprocess/test_processes.py",
     r"mpirun ": "needs Open MPI: tests/test_launch.py has its variables",
     r"(docker|kubectl|xpk|export|while|launch/tpu_vm/tpu\.sh) ": "needs Google's machines: tests/test_launch.py has a gcloud of its own",
+    r"attr-jax export .*--names=torchvision": "the tiny networks that train here are none of torchvision's: tests/test_export.py",
     r"attr-jax export .*--to=onnx": "makes an environment of a gigabyte: tests/test_export.py, slow",
     r"attr-jax serve |curl ": "a server does not end: tests/test_serve.py",
 }
@@ -73,6 +74,7 @@ SHRINK = {
     # What it makes has a real depth; the files to start from, which lie there, have that of the tiny networks.
     r"attr-jax import-weights ": "--out=imported.safetensors",
     r"python launch/grid\.py ": "--rows=all --seeds=1 --size=tiny",  # one run of two steps for 21 of an hour
+    r"python launch/export_check\.py ": "--systems=SRN --formats=stablehlo",  # one of 22, and without the environment of a gigabyte
     r"python launch/aot\.py ": "--help",  # compiles for five minutes, with libtpu: tests/aot
 }
 # Values of a config. Those of the data stay: a drawn world of 9,000 people is there already, with the number of `DRAWN`.
