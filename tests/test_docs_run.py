@@ -47,7 +47,7 @@ NOT_RUN = {
     r"mpirun ": "needs Open MPI: tests/test_launch.py has its variables",
     r"(docker|kubectl|xpk|export|while|launch/tpu_vm/tpu\.sh) ": "needs Google's machines: tests/test_launch.py has a gcloud of its own",
     r"attr-jax export .*--names=torchvision": "the tiny networks that train here are none of torchvision's: tests/test_export.py",
-    r"attr-jax export .*--to=onnx": "makes an environment of a gigabyte: tests/test_export.py, slow",
+    r"attr-jax export .*--to=onnx": "makes an environment of a gigabyte: tests/test_export.py, marker onnx",
     r"attr-jax serve |curl ": "a server does not end: tests/test_serve.py",
 }
 

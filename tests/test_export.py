@@ -280,7 +280,7 @@ def environment():
   return folder
 
 
-@pytest.mark.slow
+@pytest.mark.onnx
 def test_onnx_under_onnxruntime(capsys, workdir, tmp_path, environment):
   options = [f"--environment={environment}"] if environment else []
   out = tmp_path / "m.onnx"
@@ -303,7 +303,7 @@ def test_onnx_under_onnxruntime(capsys, workdir, tmp_path, environment):
       np.testing.assert_allclose(answer[str(count)], expected_of(run, images)[:count], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.onnx
 def test_a_spoiled_onnx_model_fails(capsys, workdir, tmp_path, environment, monkeypatch):
   save = weights.save_safetensors
   worse = lambda params: {**params, "classifier": {**params["classifier"], "bias": params["classifier"]["bias"] + np.float32(0.01)}}
