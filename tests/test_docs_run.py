@@ -46,10 +46,13 @@ NOT_RUN = {
     r".*--coordinator=": "one process of several: tests/multiprocess/test_processes.py",
     r"mpirun ": "needs Open MPI: tests/test_launch.py has its variables",
     r"(docker|kubectl|xpk|export|while|launch/tpu_vm/tpu\.sh) ": "needs Google's machines: tests/test_launch.py has a gcloud of its own",
-    r"attr-jax export .*--names=torchvision": "the tiny networks that train here are none of torchvision's: tests/test_export.py",
+    r"attr-jax export .*--names=torchvision|attr-jax import-weights trunk": "the tiny networks that train here are none of torchvision's: tests/test_export.py",
     r"attr-jax export .*--to=onnx": "makes an environment of a gigabyte: tests/test_export.py, marker onnx",
     r"attr-jax serve |curl ": "a server does not end: tests/test_serve.py",
 }
+
+# Packages that code of the pages needs and that are no dependency, even of the tests; where such code runs instead.
+FOREIGN = {"torchvision": "tests/test_export.py, with torch", "onnxruntime": "tests/test_export.py, marker onnx"}
 
 # Pages that another test works through.
 RUN_ELSEWHERE = {"docs/adding.md": "its examples need a copy of the project, which tests/test_adding.py makes"}
@@ -123,7 +126,11 @@ class Shown:
 
   @property
   def runs_elsewhere(self) -> bool:
-    return name_of(self.page) in RUN_ELSEWHERE or not self.python and any(re.match(pattern, self.text) for pattern in NOT_RUN)
+    if name_of(self.page) in RUN_ELSEWHERE:
+      return True
+    if self.python:
+      return any(f"import {package}" in self.text for package in FOREIGN)
+    return any(re.match(pattern, self.text) for pattern in NOT_RUN)
 
   @property
   def paths(self) -> set[str]:
@@ -419,6 +426,7 @@ class _Reader:
 
   def __init__(self, page):
     self.page, self.done, self.faults = page, set(), []
+    self.names = names_of(page)  # blocks of code go on from one another
 
   def follow(self, one: Shown):
     """Runs a command, after those that make what it needs."""
@@ -432,7 +440,7 @@ class _Reader:
         return
     start, command = time.perf_counter(), "code"
     if one.python:
-      status, said = run_python(one.text, names_of(self.page))
+      status, said = run_python(one.text, self.names)
     else:
       try:
         command = shrunk(one.filled)
