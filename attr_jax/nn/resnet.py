@@ -55,7 +55,7 @@ def max_pool(x: Array) -> Array:
   `nn.max_pool` is lost in ONNX export.
   """
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-  return nn.max_pool(x, (3, 3), (2, 2), padding="VALID")
+  return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
 
 
 class BasicBlock(nn.Module):
