@@ -2,6 +2,8 @@
 
 import pathlib
 
+import pytest
+
 from attr_jax import cli
 from attr_jax.data import ops
 
@@ -11,6 +13,14 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 def tiny_config(data_dir):
   """The quickstart's config at tiny size."""
   return cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.data.dir={data_dir}"])
+
+
+def call(capsys, *argv):
+  """(status, stdout, stderr) of `attr-jax argv`."""
+  with pytest.raises(SystemExit) as ended:
+    cli.main([*map(str, argv)])
+  captured = capsys.readouterr()
+  return ended.value.code, captured.out, captured.err
 
 
 def load(name, world_dir, **overrides):

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+import helpers
+from helpers import REPOSITORY
 from helpers import load
 
-from attr_jax import cli
 from attr_jax import evaluate
 from attr_jax import export
 from attr_jax import metrics
@@ -29,25 +30,17 @@ from attr_jax import steps
 from attr_jax import train
 from attr_jax import weights
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ("label_names", "label_groups", "thresholds", "preprocessing", "config", "step", "checkpoint", "data_licence", "weights_licence",
           "attr_jax", "citation")
 
-
-def call(capsys, *argv):
-  """(status, stdout, stderr) of `attr-jax export argv`."""
-  with pytest.raises(SystemExit) as ended:
-    cli.main(["export", *map(str, argv)])
-  captured = capsys.readouterr()
-  return ended.value.code, captured.out, captured.err
+call = lambda capsys, *argv: helpers.call(capsys, "export", *argv)
 
 
 @pytest.fixture(scope="module")
 def workdir(world_dir, tmp_path_factory):
   """A finished tiny run."""
-  config = cli.load_config(f"{REPOSITORY}/configs/quickstart.py:tiny", [f"--config.data.dir={world_dir}"])
   folder = tmp_path_factory.mktemp("runs") / "tiny"
-  train.train_and_evaluate(config, folder, quiet=True)
+  train.train_and_evaluate(helpers.tiny_config(world_dir), folder, quiet=True)
   return folder
 
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import helpers
 from helpers import load
 
 from attr_jax import answers
-from attr_jax import cli
 from attr_jax import evaluate
 from attr_jax import explain
 from attr_jax import metrics
@@ -29,24 +29,18 @@ from attr_jax import steps
 from attr_jax import train
 from attr_jax.data import images as images_lib
 from attr_jax.errors import InputError
-from helpers import tiny_config
 
 LABELS = 14
 
 
-def call(capsys, *argv):
-  """(status, stdout, stderr) of `attr-jax predict argv`."""
-  with pytest.raises(SystemExit) as ended:
-    cli.main(["predict", *map(str, argv)])
-  captured = capsys.readouterr()
-  return ended.value.code, captured.out, captured.err
+call = lambda capsys, *argv: helpers.call(capsys, "predict", *argv)
 
 
 @pytest.fixture(scope="module")
 def workdir(world_dir, tmp_path_factory):
   """A finished tiny run."""
   folder = tmp_path_factory.mktemp("runs") / "tiny"
-  train.train_and_evaluate(tiny_config(world_dir), folder, quiet=True)
+  train.train_and_evaluate(helpers.tiny_config(world_dir), folder, quiet=True)
   return folder
 
 
