@@ -169,7 +169,8 @@ class Checkpoints:
     cause = error
     while cause.__cause__ is not None:
       cause = cause.__cause__
-    reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+    # TensorStore names each file in full, often twice, before it says why; in a deep folder the reason would be cut off.
+    reason = " ".join(str(cause).replace(f"{self.folder}/", "").split())[:300] or type(cause).__name__
     # The list in memory is lost with the failed save; a folder that is named by its step is whole.
     kept = sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
     resume = f"the run can go on from step {kept[-1]}" if kept else "there is no earlier one"

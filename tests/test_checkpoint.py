@@ -136,3 +136,22 @@ def test_other_layout_is_one_clear_error(tmp_path):
   with pytest.raises(InputError, match="no checkpoint in .* can be restored"):
     checkpoints.restore_newest(other | {"v": other["w"]})
   checkpoints.close()
+
+
+def test_the_reason_of_a_failed_save_is_shown_from_a_deep_folder(tmp_path, monkeypatch):
+  """TensorStore's words for a full disk: the file's whole name twice, then the reason, then places in its source."""
+  folder = tmp_path / ("deep" * 40)
+  manager = fill(folder, [(5, None)])
+  file = folder / "10.orbax-checkpoint-tmp/state.orbax-checkpoint-tmp/_sharding"
+
+  def full_disk(*args, **kwargs):
+    raise ValueError(f'RESOURCE_EXHAUSTED: Error writing local file "{file}": Failed writing: "{file}": '
+                     f"[OS error 28: ENOSPC No space left on device] [source locations='{'tensorstore/internal ' * 20}']")
+
+  monkeypatch.setattr(manager._checkpointer, "save_async", full_disk)
+  with pytest.raises(checkpoint_lib.SaveError) as failed:
+    manager.save(10, make_state(2.0), None)
+  assert "No space left on device" in str(failed.value)
+  assert str(failed.value).endswith("the run can go on from step 5")
+  assert len(str(failed.value)) < len(str(folder)) + 450
+  manager.close()
