@@ -33,6 +33,7 @@ from attr_jax.errors import InputError
 
 # What of a sample goes to the device when a split is predicted.
 INPUTS = (*steps.INPUTS, "person_mask", "region_mask")
+FEWEST = 10  # validation images with and without an attribute, for a threshold of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +217,7 @@ def choose(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo, predic
 def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None, progress: bool = False) -> dict[str, Any]:
   """What says that an attribute is there, chosen on the validation split of the run, "full" view: for `predict`, `serve` and exports.
 
-  Each attribute has the threshold of its own highest F1 (`metrics.search_thresholds`; our choice), whatever rule the run's own evaluation
+  Each attribute has the threshold of its own highest F1 (`metrics.highest_F1_thresholds`; our choice), whatever rule the run's own evaluation
   follows. A decoder's label sets have a factor instead, see `config.decide`.
 
   Args:
@@ -240,8 +241,9 @@ def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None,
     return {}
   predict = steps.compile_predict_step(steps.make_predict_step(run.model, config), mesh)
   table = predict_split(predict, run.params, run.batch_stats, source, config, mesh, views="full", progress=progress)
-  threshold = metrics.search_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"], kind="per_class", beta=1.0)
-  found = {"step": run.step, "split": config.data.val_split, "views": "full", "rule": "highest F1 of each attribute on validation images",
+  threshold = metrics.highest_F1_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"], FEWEST)
+  found = {"step": run.step, "split": config.data.val_split, "views": "full",
+           "rule": f"highest F1 on validation images; 0.5 with fewer than {FEWEST} examples",
            "threshold": dict(zip(info.label_names, threshold.tolist()))}
   decide = getattr(models.MODELS[config.model.name], "decide", None)
   if decide and decide(None, table, info, **config.decide) is not None:

@@ -4,7 +4,7 @@ Every file holds the same metadata. Every one is read back and compared with the
 differs is not kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import hashlib
@@ -30,6 +30,7 @@ from attr_jax import run_folder
 from attr_jax import sharding
 from attr_jax import steps
 from attr_jax import weights
+from attr_jax import writers
 from attr_jax.data import images as images_lib
 from attr_jax.data import ops
 from attr_jax.errors import InputError
@@ -105,7 +106,7 @@ def export_run(workdir: pathlib.Path, to: str, out: pathlib.Path, checkpoint: st
     raise InputError(f"{out} is a folder; name a file")
   # On one device: nothing of how many there are may get into the file.
   run = evaluate.load_run(workdir, _one_device(), checkpoint)
-  return FORMATS[to](run, metadata(run, run_folder.read_thresholds(workdir, run.step)), out, **options)
+  return FORMATS[to](run, metadata(run, run_folder.read_thresholds(workdir, run.step, run.info.label_names)), out, **options)
 
 
 def to_safetensors(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path, names: str = "ours") -> Exported:
@@ -124,7 +125,7 @@ def to_safetensors(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path
   """
   params, batch_stats = sharding.to_host((run.params, run.batch_stats))
   told = {**told, "names": names}
-  with _whole(out) as partial:
+  with writers.whole(out) as partial:
     if names == "torchvision":
       state_dict, depth, width = _torchvision(params, batch_stats, told["model"])
       told |= {"depth": depth, "width": width, "fc": "fc.weight" in state_dict}
@@ -170,7 +171,7 @@ def to_stablehlo(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path) 
     raise ExportError(f"{told['model']}: the program is of {exported.nr_devices} devices")
   told = {**told, "platforms": PLATFORMS, "jax": jax.__version__,
           "calling_convention_version": exported.calling_convention_version}
-  with _whole(out) as partial:
+  with writers.whole(out) as partial:
     with partial.open("wb") as file:
       np.savez(file, program=np.frombuffer(exported.serialize(), np.uint8), metadata=np.array(json.dumps(told)), **arrays)
     predict, _ = load_stablehlo.load(partial)
@@ -194,7 +195,7 @@ def to_onnx(run: evaluate.Run, told: Mapping[str, Any], out: pathlib.Path, batch
   """
   expected = reference(run)
   python = onnx_environment(environment)
-  with tempfile.TemporaryDirectory() as folder, _whole(out) as partial:
+  with tempfile.TemporaryDirectory() as folder, writers.whole(out) as partial:
     folder = pathlib.Path(folder)
     weights.save_safetensors(folder / "model.safetensors", *sharding.to_host((run.params, run.batch_stats)), _as_text(told))
     np.savez(folder / "check.npz", **{f"{kind}_image": x for kind, x in expected.images.items()},
@@ -353,17 +354,6 @@ def _real_images(run: evaluate.Run, size: tuple[int, int]) -> tuple[np.ndarray, 
 
 def _one_device() -> jax.sharding.Mesh:
   return sharding.make_mesh(jax.local_devices()[:1])
-
-
-@contextlib.contextmanager
-def _whole(out: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A name beside `out`, which becomes `out` when all has gone well and is gone when not."""
-  partial = out.with_name(f".{out.name}.{os.getpid()}")
-  try:
-    yield partial
-    partial.replace(out)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _torchvision(params: Any, batch_stats: Any, name: str) -> tuple[dict[str, np.ndarray], int, int]:

@@ -411,18 +411,17 @@ def set_metrics(label, decision, known=None) -> dict[str, float]:
   return result
 
 
-def search_thresholds(label, score, known=None, *, kind: str = "global", prior=None, beta: float = 2.0) -> np.ndarray:
-  """Thresholds of the highest F-beta, to be searched on validation images; the grid is 0, 0.01, ... 1.
+def search_thresholds(label, score, known=None, *, kind: str = "global", prior=None) -> np.ndarray:
+  """Thresholds of the highest F2, to be searched on validation images; the grid is 0, 0.01, ... 1.
 
   Args:
     label: [N, L], 0 or 1.
     score: [N, L], probabilities.
     known: [N, L] bool or None.
-    kind: "global": one threshold t, by F-beta averaged over images. "prior": t clip(r, 0.01, 1)^0.05 likewise, r the share of
-      positives. Both from the released program of Tang et al. 2019. "per_class": each label's own, by the label's F-beta;
+    kind: "global": one threshold t, by F2 averaged over images. "prior": t clip(r, 0.01, 1)^0.05 likewise, r the share of
+      positives. Both from the released program of Tang et al. 2019. "per_class": each label's own, by the label's F2;
       the global one where a label has no positives.
     prior: [L], r in [0, 1], for "prior".
-    beta: of F-beta.
 
   Returns:
     float64 [L]; of several best thresholds the lowest.
@@ -435,14 +434,47 @@ def search_thresholds(label, score, known=None, *, kind: str = "global", prior=N
   if kind not in shape or shape[kind] is None:
     raise ValueError(f"unknown kind {kind!r} of thresholds, or no prior; known: {', '.join(shape)}")
   grid = np.arange(101) / 100
-  by_image = [_sample_f_beta(label, score >= t * shape[kind], known, beta) for t in grid]
+  by_image = [_sample_f_beta(label, score >= t * shape[kind], known, beta=2.0) for t in grid]
   best = np.full(label.shape[1], grid[int(np.argmax(by_image))]) * shape[kind]
   if kind != "per_class":
     return best
   counts = [_count(label, score >= t, known) for t in grid]
   with np.errstate(divide="ignore", invalid="ignore"):
-    by_label = np.stack([_f_beta_of(c, beta) for c in counts])
+    by_label = np.stack([_f_beta_of(c, beta=2.0) for c in counts])
   return np.where(counts[0].positive > 0, grid[by_label.argmax(axis=0)], best)
+
+
+def highest_F1_thresholds(label, score, known=None, fewest: int = 10) -> np.ndarray:
+  """Each label's threshold of its highest F1, to be searched on validation images (our choice).
+
+  Args:
+    label: [N, L], 0 or 1.
+    score: [N, L], probabilities.
+    known: [N, L] bool or None.
+    fewest: a label that fewer known samples have, or fewer lack, gets 0.5. The search would follow chance there, and where nothing
+      is learnt F1 is highest if all samples are called positive.
+
+  Returns:
+    float64 [L], halfway between two scores, so that what computes them a little differently decides alike; of several best
+    thresholds the highest.
+
+  Raises:
+    ValueError: arrays as the module's head forbids.
+  """
+  label, score, known = _check(label, score, known)
+  return np.array([_highest_F1_threshold(label[seen, i], score[seen, i], fewest) for i, seen in enumerate(known.T)])
+
+
+def _highest_F1_threshold(label: np.ndarray, score: np.ndarray, fewest: int) -> float:
+  positive = np.count_nonzero(label)
+  if min(positive, label.size - positive) < fewest:
+    return 0.5
+  order = np.argsort(-score, kind="stable")
+  label, score = label[order], score[order]
+  f1 = 2 * np.cumsum(label) / (np.arange(1, label.size + 1) + positive)
+  f1[:-1][score[:-1] == score[1:]] = 0.0  # equal scores are found together
+  best = int(np.argmax(f1))
+  return float(score[best] + (score[best + 1] if best + 1 < score.size else 0.0)) / 2
 
 
 def micro_roc_auc(label, score, known=None) -> float:

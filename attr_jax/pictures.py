@@ -5,7 +5,6 @@ and the settings of a notebook are not touched. Shares are printed in %.
 """
 
 from collections.abc import Sequence
-import os
 import pathlib
 import textwrap
 
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 import numpy as np
 
 from attr_jax import metrics
+from attr_jax import writers
 
 # Okabe and Ito's palette, distinct for colour-blind readers as well.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8C8C8C"
@@ -43,10 +43,8 @@ def save(figure: Figure, path) -> None:
     return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  # A name beside the target first, so that no reader sees half a file.
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
-  figure.savefig(part, format="png", pil_kwargs={"compress_level": 4})
-  part.replace(path)
+  with writers.whole(path) as partial:
+    figure.savefig(partial, format="png", pil_kwargs={"compress_level": 4})
 
 
 def plain(axes, grid: str) -> None:

@@ -238,14 +238,7 @@ def _check_inputs(run: evaluate.Run, path: pathlib.Path) -> dict[str, Any]:
 
 def _calibration(run: evaluate.Run, path: pathlib.Path, mesh: jax.sharding.Mesh) -> dict[str, Any]:
   """What `thresholds.json` holds for the run's checkpoint, found now where it is missing; {} with a warning where it cannot be."""
-  names, file = run.info.label_names, path / "thresholds.json"
-  try:
-    found = run_folder.read_thresholds(path, run.step)
-  except (OSError, ValueError) as error:
-    raise InputError(f"{file} cannot be read ({error}); delete it, and thresholds are chosen again") from None
-  if found:
-    if set(found.get("threshold", {})) != set(names):
-      raise InputError(f"{file} has other labels than the run; delete it, and thresholds are chosen again")
+  if found := run_folder.read_thresholds(path, run.step, run.info.label_names):
     return found
   try:
     _say(f"{path} has no thresholds for step {run.step}: choosing them on its validation images")

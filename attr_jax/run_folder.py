@@ -4,7 +4,7 @@
   evaluation/<split>-<views>.json  predictions/<split>-<views>.npz  thresholds.json  pictures/*.png  model_card.md  DONE
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import datetime
 from importlib import metadata
 import json
@@ -129,11 +129,23 @@ def write_thresholds(workdir: pathlib.Path, found: Mapping[str, Any]) -> None:
   writers.write_whole(workdir / "thresholds.json", json.dumps(found, indent=2) + "\n")
 
 
-def read_thresholds(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-  """What `evaluate.calibrate` found for the checkpoint of that step; {} where `thresholds.json` is of another one or missing."""
+def read_thresholds(workdir: pathlib.Path, step: int, label_names: Sequence[str]) -> dict[str, Any]:
+  """What `evaluate.calibrate` found for the checkpoint of that step; {} where `thresholds.json` is of another one or missing.
+
+  Raises:
+    InputError: the file is damaged, or of other labels than `label_names`.
+  """
   path = workdir / "thresholds.json"
-  found = json.loads(path.read_text()) if path.is_file() else {}
-  return found if found.get("step") == step else {}
+  try:
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    step_found, labels = found.get("step"), set(found.get("threshold", {}))
+  except (OSError, ValueError, AttributeError, TypeError) as error:
+    raise InputError(f"{path} cannot be read ({error}); delete it, and `attr-jax predict` chooses thresholds again") from None
+  if step_found != step:
+    return {}
+  if labels != set(label_names):
+    raise InputError(f"{path} has other labels than the run; delete it, and `attr-jax predict` chooses thresholds again")
+  return found
 
 
 def metrics_table(report: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from attr_jax import writers
 from attr_jax.errors import InputError
 from attr_jax.nn.resnet import DEPTHS, BottleneckBlock, ResNet
 
@@ -199,12 +200,8 @@ def save_state_dict(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], 
   path = pathlib.Path(path)
   if not path.parent.is_dir():
     raise InputError(f"{path}: its folder does not exist; create it first")
-  partial = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
+  with writers.whole(path) as partial:
     safetensors.numpy.save_file(tensors, partial, metadata=dict(metadata))
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def load_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:

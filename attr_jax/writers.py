@@ -4,7 +4,7 @@ The writers have the method names of clu's MetricWriter, so that a clu writer
 can stand beside them where TensorFlow is installed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import math
@@ -19,11 +19,21 @@ import tqdm
 from attr_jax.errors import InputError
 
 
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A name beside `path`, which becomes `path` when all has gone well and is gone when not: nobody reads half a file."""
+  partial = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    yield partial
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
 def write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes the whole file or none of it, for who reads it now (another process that starts) and after a kill."""
-  temporary = path.with_name(f".{path.name}")
-  temporary.write_text(text)
-  temporary.replace(path)
+  """Writes the whole file or none of it."""
+  with whole(path) as partial:
+    partial.write_text(text)
 
 
 class JsonlWriter:

@@ -94,7 +94,7 @@ def test_safetensors_in_our_names(capsys, workdir, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, (params, batch_stats), sharding.to_host((run.params, run.batch_stats)))
   told = read_text(told)
   check_metadata(told, run)
-  found = run_folder.read_thresholds(workdir, run.step)
+  found = run_folder.read_thresholds(workdir, run.step, run.info.label_names)
   assert found and told["thresholds"]["threshold"] == found["threshold"] and told["thresholds"]["rule"] == found["rule"]
   assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
@@ -103,6 +103,18 @@ def test_without_thresholds_it_is_a_half_and_said_so(workdir):
   run = evaluate.load_run(workdir, sharding.make_mesh(jax.devices()[:1]))
   thresholds = export.metadata(run, {})["thresholds"]
   assert set(thresholds["threshold"].values()) == {0.5} and "no thresholds" in thresholds["rule"]
+
+
+def test_damaged_thresholds_are_one_line(capsys, workdir, tmp_path):
+  file = workdir / "thresholds.json"
+  written = file.read_text()
+  try:
+    for damage in ("{", "[]", '{"step": 1, "threshold": 3}'):
+      file.write_text(damage)
+      status, _, err = call(capsys, f"--workdir={workdir}", "--to=safetensors", f"--out={tmp_path / 'm.safetensors'}")
+      assert status == 2 and err.count("\n") == 1 and "thresholds.json cannot be read" in err and not any(tmp_path.iterdir())
+  finally:
+    file.write_text(written)
 
 
 @pytest.mark.parametrize("name, has_fc", [("baseline.py:tiny", True), ("srn.py:tiny", False)])

@@ -824,6 +824,23 @@ def test_searched_thresholds_are_the_best_of_the_grid():
       metrics.search_thresholds(label, score, **wrong)
 
 
+@pytest.mark.parametrize("digits", [None, 1])  # with equal scores, too
+def test_thresholds_of_the_highest_F1(digits):
+  label, score, known = random_split(digits=digits, empty_label=2)
+  label[:, 3] = 0
+  label[np.flatnonzero(known[:, 3])[:9], 3] = 1  # one too few
+  label[:, 4] = 1
+  found = metrics.highest_F1_thresholds(label, score, known)
+  assert found[2] == found[3] == found[4] == 0.5
+  for k in (0, 1, 5, 6):
+    l, s = label[known[:, k], k], score[known[:, k], k]
+    f1 = {t: sk.f1_score(l, s >= t) for t in np.unique(s)}
+    highest = max(t for t in f1 if f1[t] == pytest.approx(max(f1.values())))
+    np.testing.assert_array_equal(s >= found[k], s >= highest)
+    assert found[k] not in s  # a score that is computed a little differently stays on its side
+  assert metrics.highest_F1_thresholds(label, score, known, fewest=9)[3] != 0.5
+
+
 def test_micro_roc_auc_is_scikit_learns():
   label, score, _ = some_sets(2)
   assert metrics.micro_roc_auc(label, score) == pytest.approx(sk.roc_auc_score(label.ravel(), score.ravel()))

@@ -116,7 +116,7 @@ def test_maps_are_those_of_the_explain_step(workdir, recognizer, people):
 
 def test_thresholds_are_those_of_validation_or_fixed(workdir, recognizer, people):
   run = evaluate.load_run(workdir, sharding.make_mesh())
-  written = run_folder.read_thresholds(workdir, run.step)
+  written = run_folder.read_thresholds(workdir, run.step, run.info.label_names)
   np.testing.assert_array_equal(recognizer.thresholds, [written["threshold"][name] for name in recognizer.label_names])
   assert recognizer.rule == written["rule"]
   found = recognizer.recognize(people)
