@@ -201,7 +201,7 @@ def save_state_dict(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], 
   if not path.parent.is_dir():
     raise InputError(f"{path}: its folder does not exist; create it first")
   with writers.whole(path) as partial:
-    safetensors.numpy.save_file(tensors, partial, metadata=dict(metadata))
+    partial.write_bytes(safetensors.numpy.save(tensors, dict(metadata)))  # save_file makes it readable by its owner alone
 
 
 def load_safetensors(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
