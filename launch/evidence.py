@@ -240,6 +240,7 @@ CLAIMS = {
         (Comparison("SSP beats average pooling for local attributes", "SSP", "average pooling", "local"),
          Comparison("SSG beats average pooling for local attributes", "SSG", "average pooling", "local"),
          Comparison("SSP beats average pooling", "SSP", "average pooling", "mAP"),
+         Comparison("SSP beats a fixed pyramid of cells", "SSP", "SPPNet*", "mAP"),
          Comparison("SSP beats pooling over true boxes", "SSP", "boxes", "mAP"),
          Comparison("SSP beats parsing as further channels", "SSP", "naive", "mAP"),
          Comparison("both together beat SSP", "SSP + SSG", "SSP", "mAP")),
