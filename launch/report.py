@@ -6,13 +6,14 @@
 
 The first form takes run folders, folders of them and files of records, and writes OUT/report.html and, for each table, OUT/<table>.md and
 OUT/<table>.csv. The others make or check what stands in a page between `<!-- table: docs/results/grids/NAME.jsonl -->` and
-`<!-- end of table -->`. Exit status: 0 done, 1 --check found stale tables, 2 a wrong call or a damaged run, which one line names.
+`<!-- end of table -->`; for NAMEs of other tables see `_TABLES`. Exit status: 0 done, 1 --check found stale tables, 2 a wrong call or a damaged run, which one line names.
 """
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 import csv
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -21,15 +22,19 @@ import sys
 
 from attr_jax import writers
 from attr_jax.errors import InputError
+import export_table
 import page_parts
 import report_page
 import report_tables
 import results
+import run_tables
 import systems
 
 CSV_FIELDS = ("table", "row", "variant", "view", "metric", "convention", "seed", "paper", "ours", "run", "step", "steps", "selected_on",
               "average_precision", "data", "model", "commit", "started")
-_START, _SYSTEMS, _END = re.compile(r"<!-- table: (\S+) -->"), re.compile("<!-- (systems) -->"), "<!-- end of table -->"
+_START, _WRITTEN, _END = re.compile(r"<!-- table: (\S+) -->"), re.compile(r"<!-- (systems|exports|runs: \S+) -->"), "<!-- end of table -->"
+_TABLES = {"systems": systems.table, "exports": export_table.table,
+           **{f"runs: {name}": functools.partial(run_tables.table, name) for name in run_tables.TABLES}}
 
 
 def collect(paths: Sequence[pathlib.Path]) -> tuple[list[results.Record], list[pathlib.Path]]:
@@ -119,7 +124,12 @@ def generated(text: str, page: str) -> str:
     found = report_tables.group(_with_own_names(results.read(path)))
     return "\n\n" + "\n".join(markdown(table) for table in found) + "\n"
 
-  text = page_parts.rewritten(text, page, _SYSTEMS, _END, lambda name: f"\n{systems.table()}\n")
+  def other(name: str) -> str:
+    if name not in _TABLES:
+      raise InputError(f"{page}: no table is called {name!r}; there are: {', '.join(_TABLES)}")
+    return f"\n{_TABLES[name]()}\n"
+
+  text = page_parts.rewritten(text, page, _WRITTEN, _END, other)
   return page_parts.rewritten(text, page, _START, _END, tables)
 
 

@@ -28,10 +28,12 @@ from helpers import REPOSITORY
 from helpers import load
 
 sys.path.insert(0, str(REPOSITORY / "launch"))
+import export_table
 import report
 import report_page
 import report_tables
 import results
+import run_tables
 import systems
 
 ROWS = ("baseline", "all")
@@ -373,6 +375,7 @@ def test_wrong_markers(tmp_path):
   missing = "docs/results/grids/none.jsonl"
   for text, message in ((f"<!-- table: {missing} -->\n<!-- end of table -->", f"page.md: {missing} does not exist"),
                         ("<!-- table: a.jsonl -->\n", "no '<!-- end of table -->'"),
+                        ("<!-- runs: none --><!-- end of table -->", "page.md: no table is called 'runs: none'; there are: systems, exports, runs: "),
                         ("<!-- table: a.jsonl --><!-- table: b.jsonl --><!-- end of table -->", "no '<!-- end of table -->'")):
     page.write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
@@ -383,6 +386,34 @@ def test_wrong_markers(tmp_path):
 
 def test_pages_of_the_repository_are_fresh():
   assert report.update(PAGES, check=True) == []
+
+
+def test_each_table_of_single_runs_is_shown():
+  text = (REPOSITORY / "docs" / "results.md").read_text()
+  for name in run_tables.TABLES:
+    assert text.count(f"<!-- runs: {name} -->") == 1
+
+
+def test_figures_of_single_runs_are_those_of_the_reports(tmp_path, monkeypatch):
+  monkeypatch.setattr(results, "REPOSITORY", tmp_path)
+  (tmp_path / "docs" / "results").mkdir(parents=True)
+  metrics = {"flip_error": 0.4776, "scale_error": 1.141, "mAP": 0.6, "mA": 0.7}
+  for file, mAP in (("vac-baseline-people.json", 0.68), ("vac-acfs-people.json", 0.605)):
+    (tmp_path / "docs" / "results" / file).write_text(json.dumps({"metrics": metrics | {"mAP": mAP}}))
+  head, _, plain, both = run_tables.table("vac").splitlines()
+  assert head == "| test, full view | flip error | scale error | mAP | mA |"
+  assert plain.endswith(" | 47.8 | 114.1 | 68.0 | 70.0 |") and both.endswith(" | 47.8 | 114.1 | 60.5 | 70.0 |")
+
+
+@pytest.mark.parametrize("entry, cell", [
+    (None, "not run"), ({"refused": "no landmarks"}, "no"), ({"random_difference": 4e-8, "real_difference": 1.4e-6}, "1e-6"),
+    ({"random_difference": 4e-8, "real_difference": 2e-8, "batch": 1}, "4e-8, 1 at a time")])
+def test_cells_of_exports(tmp_path, monkeypatch, entry, cell):
+  monkeypatch.setattr(results, "REPOSITORY", tmp_path)
+  file = tmp_path / export_table.FILE
+  file.parent.mkdir(parents=True)
+  file.write_text(json.dumps({"systems": {"SRN": {} if entry is None else {"onnx": entry}}}))
+  assert export_table.table().splitlines()[-1] == f"| SRN | not run | {cell} |"
 
 
 def test_folders(tmp_path, capsys):

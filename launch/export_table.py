@@ -1,0 +1,27 @@
+"""The table of docs/export.md: how far each system's files are from the system, read from the file of `export_check.py`."""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+import results
+
+FILE = "docs/results/export-check.json"
+_FORMATS = {"stablehlo": "StableHLO", "onnx": "ONNX"}
+
+
+def table() -> str:
+  """Markdown; the larger of the two differences, on random images and on cuts of photos."""
+  found = json.loads((results.REPOSITORY / FILE).read_text())["systems"]
+  lines = ["| system | " + " | ".join(_FORMATS.values()) + " |", "| --- " * (1 + len(_FORMATS)) + "|"]
+  lines += [f"| {name} | " + " | ".join(_cell(formats.get(kind)) for kind in _FORMATS) + " |" for name, formats in found.items()]
+  return "\n".join(lines)
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+  if entry is None:
+    return "not run"
+  if "refused" in entry:
+    return "no"
+  worst = f"{max(entry['random_difference'], entry['real_difference']):.0e}".replace("e-0", "e-")
+  return worst + (f", {entry['batch']} at a time" if entry.get("batch") else "")
