@@ -38,11 +38,13 @@ try:
   from starlette.exceptions import HTTPException
   from starlette.requests import ClientDisconnect
   import uvicorn
+  from uvicorn.protocols.http.h11_impl import H11Protocol
 except ModuleNotFoundError as error:
   raise InputError(f"serve needs {error.name}: pip install 'attr_jax[serve]'") from None
 
 MAX_PIXELS = 50_000_000  # of a photo: what phones take; 150 MB of memory
 MOST_INSIDE = 64  # requests at a time, from the first byte of the body to the answer
+HEAD_SECONDS = 10.0  # that a connection has for its first request to begin
 _DECODERS = 2  # threads
 _GATHER = 0.005  # seconds that the first photo of a batch waits for others
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -358,12 +360,24 @@ async def _guarded(app: Any, is_ours: Callable[[str], bool], added: list[tuple[b
   await app(scope, receive, send_with_headers)
 
 
+class _Connection(H11Protocol):
+  """Ends where no whole head of a request has come in time; uvicorn by itself waits for ever."""
+
+  def connection_made(self, transport: asyncio.Transport) -> None:
+    super().connection_made(transport)
+    self.loop.call_later(HEAD_SECONDS, self._end_unused)
+
+  def _end_unused(self) -> None:
+    if self.cycle is None:  # nothing has been asked
+      self.transport.close()
+
+
 class Server(uvicorn.Server):
   """Says where it is as soon as it takes connections."""
 
   def __init__(self, app: Any, url: str = ""):
     super().__init__(uvicorn.Config(
-        app, interface="asgi3", http="h11", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False,
+        app, interface="asgi3", http=_Connection, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False,
         timeout_graceful_shutdown=3))
     self._url = url
 

@@ -197,6 +197,23 @@ def test_slow_upload_times_out_and_others_are_answered():
       assert client.recv(4096) == b""  # and the connection is closed
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: 127.0."])
+def test_connection_that_asks_nothing_is_ended(monkeypatch, sent):
+  monkeypatch.setattr(serve, "HEAD_SECONDS", 0.3)
+  with serving.serving(serving.Double()) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    client.sendall(sent)
+    started = time.monotonic()
+    assert client.recv(100) == b"" and 0.1 < time.monotonic() - started < 4
+    assert call(port)[0] == 200
+
+
+def test_connection_that_asked_outlives_the_limit_for_asking(monkeypatch):
+  monkeypatch.setattr(serve, "HEAD_SECONDS", 0.2)
+  with serving.serving(serving.Double()) as port:
+    status, _, _ = call(port, "POST", "/recognize", png(serving.SLOW))
+    assert status == 200
+
+
 def test_full_house_says_come_again_and_recovers():
   with serving.serving(serving.Double(), timeout=5.0, most_inside=3) as port, concurrent.futures.ThreadPoolExecutor(8) as pool:
     inside = [pool.submit(call, port, "POST", "/recognize", png(serving.SLOW)) for _ in range(3)]
