@@ -77,14 +77,6 @@ def check(run, kind, folder, **options):
           "bytes": (folder / "model").stat().st_size, "seconds": round(time.monotonic() - start, 1)}
 
 
-def check_onnx(run, folder, environment):
-  """As `check`; where no model of any batch can be made, one that takes one image at a time."""
-  found = check(run, "onnx", folder, environment=environment)
-  if "refused" in found and "refused" not in (single := check(run, "onnx", folder, environment=environment, batch=1)):
-    return {**single, "batch": 1, "any_batch": found["refused"]}
-  return found
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--out", required=True, type=pathlib.Path)
@@ -103,7 +95,7 @@ def main():
     run = make_run(*SYSTEMS[name])
     for kind in args.formats.split(","):
       with tempfile.TemporaryDirectory() as folder:
-        found = check_onnx(run, pathlib.Path(folder), args.environment) if kind == "onnx" else check(run, kind, pathlib.Path(folder))
+        found = check(run, kind, pathlib.Path(folder), **({"environment": args.environment} if kind == "onnx" else {}))
       table["systems"].setdefault(name, {})[kind] = found
       table["systems"] = {name: table["systems"][name] for name in SYSTEMS if name in table["systems"]}
       print(f"{name:<32} {kind:<12} {found}", flush=True)

@@ -23,5 +23,4 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
     return "not run"
   if "refused" in entry:
     return "no"
-  worst = f"{max(entry['random_difference'], entry['real_difference']):.0e}".replace("e-0", "e-")
-  return worst + (f", {entry['batch']} at a time" if entry.get("batch") else "")
+  return f"{max(entry['random_difference'], entry['real_difference']):.0e}".replace("e-0", "e-")

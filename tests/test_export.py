@@ -309,6 +309,14 @@ def test_onnx_under_onnxruntime(capsys, workdir, tmp_path, environment):
 
 
 @pytest.mark.onnx
+@pytest.mark.parametrize("batch", [0, 3])
+def test_onnx_of_a_decoder_with_hog(world_dir, tmp_path, environment, batch):
+  run = untrained("attncnn_rnn.py:system=attncnn_rnn_hog,tiny", world_dir)
+  done = export.to_onnx(run, export.metadata(run, {}), tmp_path / "m.onnx", batch=batch, environment=environment)
+  assert max(done.differences.values()) < 1e-5 and (str(batch) if batch else "any number") in done.text
+
+
+@pytest.mark.onnx
 def test_a_spoiled_onnx_model_fails(capsys, workdir, tmp_path, environment, monkeypatch):
   save = weights.save_safetensors
   worse = lambda params: {**params, "classifier": {**params["classifier"], "bias": params["classifier"]["bias"] + np.float32(0.01)}}

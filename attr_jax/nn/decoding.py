@@ -83,23 +83,25 @@ def beam_search(step: Step, state: Any, num_steps: int, width: int) -> tuple[Arr
   chosen = _none_chosen(step, state, num_steps)
   batch, _, num_labels = chosen.shape
   spread = lambda x: jnp.repeat(x, width, axis=1)
-  score = jnp.full((batch, width), -jnp.inf).at[:, 0].set(0.0)
+  score = jnp.broadcast_to(jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf), (batch, width))
   history = jnp.zeros((batch, width, num_steps))
 
+  # Written so that jax2onnx 0.17.1 converts it for any batch: no jnp.full and no % over shapes with B, no gather that fills what lies outside.
   def one(carry: Any, t: Array) -> tuple[Any, None]:
     state, score, label, chosen, labels, log_probability = carry
     state, outputs = step(state, label)
     candidate = jnp.where(chosen, -jnp.inf, jax.nn.log_sigmoid(outputs["logits"].astype(jnp.float32)))
     score, place = jax.lax.top_k((score[..., None] + candidate).reshape(batch, width * num_labels), width)
-    parent, label = place // num_labels, (place % num_labels).astype(jnp.int32)
-    from_parent = lambda x: jnp.take_along_axis(x, parent.reshape(batch, width, *(1,) * (x.ndim - 2)), axis=1)
+    parent = jax.lax.div(place, jnp.int32(num_labels))
+    label = place - parent * num_labels
+    from_parent = lambda x: jnp.take_along_axis(x, parent.reshape(batch, width, *(1,) * (x.ndim - 2)), axis=1, mode="promise_in_bounds")
     state, chosen, labels, log_probability = jax.tree.map(from_parent, (state, chosen, labels, log_probability))
-    at_label = jnp.take_along_axis(from_parent(candidate), label[..., None], axis=-1)[..., 0]
+    at_label = jnp.take_along_axis(from_parent(candidate), label[..., None], axis=-1, mode="promise_in_bounds")[..., 0]
     labels = labels.at[:, :, t].set(label)
     log_probability = log_probability.at[:, :, t].set(at_label)
     return (state, score, label, chosen | _one_hot(label, chosen), labels, log_probability), None
 
-  start = (jax.tree.map(spread, state), score, jnp.full((batch, width), -1, jnp.int32), spread(chosen),
+  start = (jax.tree.map(spread, state), score, jnp.zeros((batch, width), jnp.int32) - 1, spread(chosen),
            history.astype(jnp.int32), history)
   start = manual.vary_like(start, state)
   (_, _, _, _, labels, log_probability), _ = jax.lax.scan(one, start, jnp.arange(num_steps))
@@ -162,7 +164,7 @@ def _none_chosen(step: Step, state: Any, num_steps: int) -> Array:
 
 
 def _one_hot(label: Array, like: Array) -> Array:
-  return jax.nn.one_hot(label, like.shape[-1], dtype=bool)
+  return jax.nn.one_hot(label, like.shape[-1]) > 0  # onnxruntime has none of bools
 
 
 def _geometric_means(x: Array) -> Array:

@@ -170,7 +170,7 @@ def _largest_gradient(planes: list[Array]) -> tuple[Array, Array]:
     best = new if best is None else tuple(jnp.where(new[0] > best[0], b, a) for a, b in zip(best, new))
   square, d_row, d_col = best
   level = d_row == 0  # plus infinity for either sign of d_col, and of a zero
-  return jnp.sqrt(square), jnp.where(level, 1, d_col) / jnp.where(level, 0, d_row)
+  return jnp.sqrt(square), jnp.where(level, 1.0, d_col) / jnp.where(level, 0.0, d_row)
 
 
 def _sum_rows(magnitude: Array, cotangent: Array, orientations: int) -> Array:
