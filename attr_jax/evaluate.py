@@ -33,7 +33,6 @@ from attr_jax.errors import InputError
 
 # What of a sample goes to the device when a split is predicted.
 INPUTS = (*steps.INPUTS, "person_mask", "region_mask")
-FEWEST = 10  # validation images with and without an attribute, for a threshold of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,9 +240,9 @@ def calibrate(run: Run, mesh: jax.sharding.Mesh, *, data_dir: str | None = None,
     return {}
   predict = steps.compile_predict_step(steps.make_predict_step(run.model, config), mesh)
   table = predict_split(predict, run.params, run.batch_stats, source, config, mesh, views="full", progress=progress)
-  threshold = metrics.highest_F1_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"], FEWEST)
+  threshold = metrics.highest_F1_thresholds(table["label"], metrics.probabilities(table["logit"]), table["known"])
   found = {"step": run.step, "split": config.data.val_split, "views": "full",
-           "rule": f"highest F1 on validation images; 0.5 with fewer than {FEWEST} examples",
+           "rule": f"highest F1 on validation images; 0.5 with fewer than {metrics.FEWEST} examples",
            "threshold": dict(zip(info.label_names, threshold.tolist()))}
   decide = getattr(models.MODELS[config.model.name], "decide", None)
   if decide and decide(None, table, info, **config.decide) is not None:

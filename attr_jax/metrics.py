@@ -444,7 +444,10 @@ def search_thresholds(label, score, known=None, *, kind: str = "global", prior=N
   return np.where(counts[0].positive > 0, grid[by_label.argmax(axis=0)], best)
 
 
-def highest_F1_thresholds(label, score, known=None, fewest: int = 10) -> np.ndarray:
+FEWEST = 10  # samples with and without a label, for a threshold of its own
+
+
+def highest_F1_thresholds(label, score, known=None, fewest: int = FEWEST) -> np.ndarray:
   """Each label's threshold of its highest F1, to be searched on validation images (our choice).
 
   Args:

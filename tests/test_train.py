@@ -39,7 +39,7 @@ def assert_highest_F1_on_validation(config, workdir):
   assert names == list(evaluate.open_data(config).info.label_names)
   for i, threshold in enumerate(found["threshold"].values()):
     known, label = table["known"][:, i], table["label"][:, i]
-    if min(label[known].sum(), (1 - label[known]).sum()) < evaluate.FEWEST:
+    if min(label[known].sum(), (1 - label[known]).sum()) < metrics.FEWEST:
       assert threshold == 0.5
     else:
       f1 = lambda t: sklearn.metrics.f1_score(label[known], score[known, i] >= t, zero_division=0)
