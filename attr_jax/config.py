@@ -141,7 +141,7 @@ def default_config() -> ml_collections.ConfigDict:
   config.data.annotation = ""  # name of what `attr-jax annotate` wrote beside the prepared data: its masks replace the data set's own
   config.data.cache = ""  # "device": keep the training split on the devices as uint8 where it fits, and cut the views there
   # Draw and prepare a synthetic world when the prepared data are missing: "", "people" (also "people_alone",
-  # "people_crowded"), "faces" or "artworks".
+  # "people_crowded"), "faces" (also "faces_loose") or "artworks".
   config.data.world = ""
   config.data.world_count = 0
   config.data.world_seed = 0

@@ -15,9 +15,11 @@ WORLDS = {
     "people_alone": ("wider_attribute",),
     "people_crowded": ("wider_attribute",),
     "faces": ("celeba_aligned", "helen"),
+    "faces_loose": ("celeba_aligned", "helen"),
     "artworks": ("imet2019",),
 }
-_CROWDS = {"people_alone": "alone", "people_crowded": "crowded"}
+# World -> what sets it apart from the one it is a variation of.
+_OPTIONS = {"people_alone": {"crowd": "alone"}, "people_crowded": {"crowd": "crowded"}, "faces_loose": {"framing": "loose"}}
 
 
 def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress: bool = True) -> dict:
@@ -38,8 +40,7 @@ def synthesize(world: str, out: pathlib.Path, *, count: int, seed: int, progress
   """
   _check(world)
   module = importlib.import_module(f"attr_jax.data.worlds.{world.partition('_')[0]}")
-  options = {"crowd": _CROWDS[world]} if world in _CROWDS else {}
-  return module.synthesize(pathlib.Path(out), count=count, seed=seed, progress=progress, **options)
+  return module.synthesize(pathlib.Path(out), count=count, seed=seed, progress=progress, **_OPTIONS.get(world, {}))
 
 
 def ensure(world: str, folder: pathlib.Path, *, count: int, seed: int, size: int | str | tuple[int, int] | None,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import cv2
 import numpy as np
@@ -22,19 +23,49 @@ class Drawing:
   landmarks: np.ndarray  # float64 [5, 2], x and y in pixels: eyes, nose, corners of the mouth; left in the photo first
 
 
-def sample_view(rng: np.random.Generator) -> View:
-  """Where a head is and how it is turned: aligned by the eyes, not perfectly."""
+@dataclasses.dataclass(frozen=True)
+class Framing:
+  """How alike heads lie in their photos.
+
+  Attributes:
+    unit: median of `View.unit`, pixels.
+    log_unit: standard deviation of its logarithm.
+    x: standard deviation of the point between the eyes, pixels.
+    y: likewise.
+    tilt: standard deviation, radians.
+    most_tilt: tilt is cut off there.
+    farthest: x and y are cut off at so many standard deviations.
+  """
+
+  unit: float
+  log_unit: float
+  x: float
+  y: float
+  tilt: float
+  most_tilt: float
+  farthest: float
+
+
+FRAMINGS = {
+  "aligned": Framing(18.3, 0.04, 1.8, 2.2, 0.06, 0.16, math.inf),  # by the eyes, not perfectly, as CelebA's photos are
+  "loose": Framing(15.0, 0.16, 17.0, 17.0, 0.15, 0.4, 2.0),  # the whole face is seen, anywhere
+}
+
+
+def sample_view(rng: np.random.Generator, framing: Framing = FRAMINGS["aligned"]) -> View:
+  """Where a head is and how it is turned."""
+  shift = lambda sd: np.clip(rng.normal(0, sd), -framing.farthest * sd, framing.farthest * sd)
   return View(
-    unit=float(18.3 * np.exp(rng.normal(0, 0.04))),
-    center=(float(WIDTH / 2 + rng.normal(0, 1.8)), float(108 + rng.normal(0, 2.2))),
-    tilt=float(np.clip(rng.normal(0, 0.06), -0.16, 0.16)),
+    unit=float(framing.unit * np.exp(rng.normal(0, framing.log_unit))),
+    center=(float(WIDTH / 2 + shift(framing.x)), float(108 + shift(framing.y))),
+    tilt=float(np.clip(rng.normal(0, framing.tilt), -framing.most_tilt, framing.most_tilt)),
     yaw=float(np.clip(rng.normal(0, 0.17), -0.4, 0.4)),
     pitch=float(np.clip(rng.normal(0, 0.06), -0.14, 0.14)))
 
 
-def draw_face(rng: np.random.Generator, look: Look) -> Drawing:
+def draw_face(rng: np.random.Generator, look: Look, framing: Framing = FRAMINGS["aligned"]) -> Drawing:
   """Draws a face; all that `look` leaves open (pose, light, backdrop) is drawn from `rng`."""
-  view = sample_view(rng)
+  view = sample_view(rng, framing)
   light = _sample_light(rng)
   obstacle = rng.random() < 0.06
   sheet = Sheet(view, worn.backdrop(rng))

@@ -42,13 +42,14 @@ def draw_body(sheet: Sheet, look: Look):
   if look["Chubby"]:
     half += 0.3
   at = sheet.place_flat
-  shoulders = mirrored([(0, 4.0), (half * 0.95, 4.0), (2.5, 4.65), (4.2, 5.25), (5.0, 6.4), (5.4, 12), (0, 12)])
+  shoulders = mirrored([(0, 4.0), (half * 0.95, 4.0), (2.5, 4.65), (4.2, 5.25), (5.0, 6.4), (5.4, 12), (5.4, 40), (0, 40)])
   sheet.fill(at(shoulders), skin if look.top == "scoop" else top, BACKGROUND)
   neck = mirrored([(0, 1.5), (half, 1.5), (half, 3.6), (half * 1.12, 4.25), (half * 0.8, 4.75), (0, 5.0)])
   sheet.fill(at(neck), shade(skin, 0.92), BACKGROUND)
   sheet.soft(at([(-half * 0.8, 3.0), (half * 0.8, 3.0), (half * 0.75, 3.7), (0, 4.0), (-half * 0.75, 3.7)]), shade(skin, 0.5), 0.75, 0.12)
   if look.top == "scoop":
-    dress = [(1.75, 4.2), (4.6, 5.0), (6.0, 12), (-6.0, 12), (-4.6, 5.0), (-1.75, 4.2), (-1.6, 5.2), (-0.8, 5.85), (0, 6.0), (0.8, 5.85), (1.6, 5.2)]
+    dress = [(1.75, 4.2), (4.6, 5.0), (6.0, 12), (6.0, 40), (-6.0, 40), (-6.0, 12), (-4.6, 5.0), (-1.75, 4.2), (-1.6, 5.2), (-0.8, 5.85), (0, 6.0),
+             (0.8, 5.85), (1.6, 5.2)]
     sheet.fill(at(dress), top)
     for s in (-1, 1):
       sheet.line(at([(s * 0.35, 4.95), (s * 1.5, 4.75)]), shade(skin, 0.75), 0.06)  # collar bones

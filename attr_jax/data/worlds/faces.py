@@ -47,10 +47,11 @@ def parsing_count(count: int) -> int:
   return max(_MIN_PARSING, count // 4)
 
 
-def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | None = None, progress: bool = True) -> dict:
+def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, framing: str = "aligned", workers: int | None = None,
+               progress: bool = True) -> dict:
   """Draws `count` photos with attributes, and `parsing_count(count)` of other faces with masks, into the folder `out`.
 
-  The bytes are a function of (count, seed) alone: each photo is drawn from
+  The bytes are a function of (count, seed, framing) alone: each photo is drawn from
   (seed, which set, its number), so the number of `workers` (processes;
   default: one per core where the work is worth it) changes nothing.
   `out` appears whole or not at all.
@@ -59,6 +60,7 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | N
     out: A folder that is missing or empty.
     count: At least 1.
     seed: At least 0.
+    framing: A key of `face_draw.FRAMINGS`.
     workers: Processes.
     progress: Show a bar.
 
@@ -71,7 +73,7 @@ def synthesize(out: pathlib.Path, *, count: int, seed: int = 0, workers: int | N
   out = pathlib.Path(out)
   common.check_call(out, count=count, seed=seed, workers=workers)
   splits, parsing = split_counts(count), parsing_count(count)
-  jobs = [(seed, False, number) for number in range(1, count + 1)] + [(seed, True, number) for number in range(1, parsing + 1)]
+  jobs = [(framing, seed, with_masks, number) for with_masks, most in ((False, count), (True, parsing)) for number in range(1, most + 1)]
   workers = workers or common.default_workers(len(jobs), _MIN_PER_PROCESS)
   with common.whole_folder(out) as root:
     (root / "img_align_celeba").mkdir()
@@ -96,11 +98,11 @@ def _stem(number: int) -> str:
   return f"{100000000 + number}_1"
 
 
-def _draw_job(root: pathlib.Path, seed: int, parsing: bool, number: int) -> tuple[list, list]:
+def _draw_job(root: pathlib.Path, framing: str, seed: int, parsing: bool, number: int) -> tuple[list, list]:
   """Draws one photo and writes its files; returns its 40 attributes (bool) and 10 coordinates (int)."""
   rng = np.random.default_rng([seed, int(parsing), number])
   look = sample_look(rng)
-  drawing = face_draw.draw_face(rng, look)
+  drawing = face_draw.draw_face(rng, look, face_draw.FRAMINGS[framing])
   jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(drawing.image), quality=int(rng.integers(72, 96)), colorsubsampling="420")
   if parsing:
     stem = _stem(number)

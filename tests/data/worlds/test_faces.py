@@ -185,8 +185,29 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_worlds_know_faces(tmp_path):
-  assert worlds.synthesize("faces", tmp_path / "out", count=2, seed=0, progress=False)["images"] == 2
+def _eyes(folder: pathlib.Path) -> np.ndarray:
+  """Point between the eyes, pixels, and the logarithm of their distance: float [N, 3]."""
+  points = np.loadtxt(folder / "list_landmarks_align_celeba.txt", skiprows=2, usecols=range(1, 5))
+  return np.column_stack([points[:, ::2].mean(1), points[:, 1::2].mean(1), np.log(points[:, 2] - points[:, 0])])
+
+
+def test_loose_faces_are_the_same_people_anywhere(tmp_path):
+  """The same seed has the same labels in both worlds; only the place, the size and the tilt of the head differ."""
+  for world in ("faces", "faces_loose"):
+    assert worlds.synthesize(world, tmp_path / world, count=60, seed=4, progress=False)["images"] == 60
+  aligned, loose = (tmp_path / world for world in ("faces", "faces_loose"))
+  assert (aligned / "list_attr_celeba.txt").read_bytes() == (loose / "list_attr_celeba.txt").read_bytes()
+  assert np.all(_eyes(loose).std(0) > (5, 5, 3) * _eyes(aligned).std(0))
+  points = np.loadtxt(loose / "list_landmarks_align_celeba.txt", skiprows=2, usecols=range(1, 11))
+  assert points.min() > 5 and points[:, ::2].max() < face_sheet.WIDTH - 5 and points[:, 1::2].max() < face_sheet.HEIGHT - 5
+
+
+def test_masks_follow_a_loose_face():
+  framing = face_draw.FRAMINGS["loose"]
+  for number, look in enumerate(_looks(30)):
+    drawing = face_draw.draw_face(np.random.default_rng(number), look, framing)
+    x, y = np.rint(drawing.landmarks[2]).astype(int)
+    assert face_sheet.soft_masks(drawing.region)[face_sheet.NOSE, y, x] > 127
 
 
 def test_the_world_is_drawn_and_prepared_once(tmp_path):
