@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import fcntl
 import json
+import os
 import pathlib
 import shlex
 import signal
@@ -95,12 +96,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   what.add_argument("--cell", type=pathlib.Path, help="finish the one run of this folder, which a grid has prepared, and record nothing")
   parser.add_argument("--rows", type=_names, help="only these, with commas (default: all that can be run)")
   parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 (default: 1)")
-  parser.add_argument("--world", help="train on drawn people (people_alone, people_crowded), faces or artworks")
+  parser.add_argument("--world", help="train on drawn people (people_alone, people_crowded), faces (faces_loose) or artworks")
   parser.add_argument("--size", choices=("small", "full", "tiny"), help="of network and images (default: small with --world, else full)")
   parser.add_argument("--options", type=_names, default=(), help="further options of the config file, with commas")
   parser.add_argument("--out", type=pathlib.Path, help="folder of the grid (default: runs/grids/FILE-TABLE[-WORLD])")
   how = parser.add_mutually_exclusive_group()
-  how.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine (default: 1)")
+  how.add_argument("--jobs", type=int, default=1, help="runs at a time on this machine, sharing its devices (default: 1)")
   how.add_argument("--pack", choices=("none", "auto"), default="none", help="train runs together that differ in numbers only")
   how.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="",
                    help="submit an array; options as of sbatch: time=480,gpus_per_node=1,array_parallelism=4")
@@ -184,7 +185,7 @@ def run(cells: Sequence[Cell], records: pathlib.Path | None = None, *, jobs: int
   Args:
     cells: of `expand`.
     records: JSON-lines file; a cell that stands there is finished, whether or not its folder is there. None: nothing is recorded.
-    jobs: processes at a time.
+    jobs: processes at a time, which share a GPU's memory evenly.
     pack: train runs together where that is faster (`attr_jax.packed`).
     quiet: no bar.
     measures: further figures of a finished run's folder, for its record.
@@ -199,11 +200,13 @@ def run(cells: Sequence[Cell], records: pathlib.Path | None = None, *, jobs: int
   for cell in missing:
     prepare(cell)
   groups = _groups(missing) if pack and missing else [[cell] for cell in missing]
+  # JAX takes three quarters of a GPU's memory when it starts, which leaves nothing for a second process.
+  environment = ({"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.2f}"} if jobs > 1 else {}) | os.environ
   grid, running = _Grid(len(cells), len(cells) - len(missing), quiet), []
   with grid, _Stop() as stop:
     while (groups or running) and not stop.asked:
       while groups and len(running) < jobs:
-        running.append(_Running(groups.pop(0)))
+        running.append(_Running(groups.pop(0), environment))
       for one in [one for one in running if one.has_ended()]:
         running.remove(one)
         for cell in one.cells:
@@ -286,8 +289,9 @@ class _Grid:
 class _Running:
   """The processes of one cell, or of several that train together, one after the other: train, then measure in further views."""
 
-  def __init__(self, cells: Sequence[Cell]):
+  def __init__(self, cells: Sequence[Cell], environment: Mapping[str, str]):
     self.cells = list(cells)
+    self._environment = environment
     self._log = log_of(self.cells[0])
     self._failed: dict[Cell, str] = {}
     self._commands = _commands(cells)
@@ -308,7 +312,7 @@ class _Running:
         self._failed |= dict.fromkeys(self.cells, f"another process is at work here, see {self._log}")
         return
       # In a session of its own, so that Ctrl-C reaches the grid alone, which then lets it save.
-      self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+      self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True)
 
   def has_ended(self) -> bool:
     if self._process and self._process.poll() is not None:

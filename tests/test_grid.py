@@ -122,6 +122,19 @@ def test_one_failure_stops_nothing_else(tmp_path, pretended, capsys, jobs):
   assert pretended == ["all seed 0"]
 
 
+@pytest.mark.parametrize("jobs, own, share", [(1, None, "all"), (2, None, "0.45"), (3, None, "0.30"), (3, "0.2", "0.2")])
+def test_processes_share_the_memory_of_a_gpu(tmp_path, pretended, monkeypatch, jobs, own, share):
+  """Without that the second process of a GPU has no memory left: JAX takes three quarters of it when it starts."""
+  monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+  if own:
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", own)
+  line = "import os, pathlib, sys; print(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', 'all')); pathlib.Path(sys.argv[1]).touch()"
+  monkeypatch.setattr(grid, "_commands", lambda cells: iter([(cells, [sys.executable, "-c", line, str(cells[0].workdir / "DONE")])]))
+  cells = expand(tmp_path)
+  assert grid.run(cells, quiet=True, jobs=jobs) == 0
+  assert {grid.last_line(grid.log_of(cell)) for cell in cells} == {share}
+
+
 def test_recorded_runs_need_no_folder(tmp_path, pretended):
   cells, records = expand(tmp_path, rows=("baseline",)), tmp_path / "records.jsonl"
   results.write(records, [record_of(cell) for cell in cells])
