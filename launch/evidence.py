@@ -92,6 +92,7 @@ class Claim:
     before: commands of attr-jax that the arms need, with what each leaves behind.
     stored: figures of a run's folder that its record cannot tell.
     means: name -> two arms whose probabilities are averaged, seed by seed.
+    grid: records of `launch/grid.py`, whose rows are the arms, all with the config's own learning rate; "": trained here.
   """
 
   title: str
@@ -102,11 +103,12 @@ class Claim:
   before: tuple[tuple[str, str], ...] = ()
   stored: Callable[[pathlib.Path], Mapping[str, float]] | None = None
   means: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+  grid: str = ""
 
 
-def metric(name: str) -> Callable[[results.Record], float]:
-  """A metric of the run's view."""
-  return lambda record: _number(next(iter(record.views.values()))["native"].get(name))
+def metric(name: str, view: str = "") -> Callable[[results.Record], float]:
+  """A metric of a view; "": of the first, where there is one."""
+  return lambda record: _number((record.views[view] if view else next(iter(record.views.values())))["native"].get(name))
 
 
 def mean_AP(names: Callable[[str, float], bool]) -> Callable[[results.Record], float]:
@@ -239,6 +241,18 @@ CLAIMS = {
          Comparison("supervision draws the attention to the person", "all, ignore unspecified", "all, no supervision", "attention inside"),
          Comparison("the gain stays in a crowd", "crowded: all", "crowded: baseline", "mAP"),
          Comparison("the gain stays where nobody distracts", "alone: all", "alone: baseline", "mAP"))),
+    "dahar_longer": Claim(
+        "Da-HAR (Wu et al. 2020), four times as long",
+        {row: _dahar(row) for row in ("baseline", "fusion", "self_mask", "masked_attention", "all", "ignore_unspecified")}, (),
+        {name: metric(key, "full") for name, key in (("mAP", "mAP"), ("attention inside", "attention_inside"), ("mask IoU", "mask_IoU"))},
+        (Comparison("feature fusion helps", "fusion", "baseline", "mAP"),
+         Comparison("self-masks help", "self_mask", "baseline", "mAP"),
+         Comparison("masked attention helps", "masked_attention", "baseline", "mAP"),
+         Comparison("all three beat the baseline", "all", "baseline", "mAP"),
+         Comparison("ignoring unspecified labels helps", "ignore_unspecified", "all", "mAP"),
+         Comparison("everything beats the baseline", "ignore_unspecified", "baseline", "mAP"),
+         Comparison("masks draw the attention to the person", "ignore_unspecified", "baseline", "attention inside")),
+        grid="docs/results/grids/dahar-table3-people.jsonl"),
     "vac": Claim(
         "VAC (Guo et al. 2019): consistent attention instead of augmentation alone",
         {"plain": _vac("r50"), "+ flip": _vac("r50_f"), "+ scale": _vac("r50_s"), "ACf": _vac("r50_acf"), "ACs": _vac("r50_acs"),
@@ -314,7 +328,7 @@ CLAIMS = {
 def main(argv: Sequence[str] | None = None) -> None:
   """Parses the command line; trains, or writes or checks the page."""
   parser = argparse.ArgumentParser(description="Runs the arms of the papers' claims, and writes their tables.")
-  parser.add_argument("--claim", action="append", choices=tuple(CLAIMS), help="train its arms; may be given several times")
+  parser.add_argument("--claim", action="append", choices=[name for name, claim in CLAIMS.items() if not claim.grid], help="train its arms; may be given several times")
   parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
   parser.add_argument("--out", type=pathlib.Path, default="runs/evidence", help="folder of the runs (default: runs/evidence)")
   parser.add_argument("--update", type=pathlib.Path, metavar="PAGE", help="write the tables of a page anew")
@@ -336,6 +350,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   except InputError as error:
     print(f"evidence: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+def records_of(name: str) -> list[results.Record]:
+  """What has been run of a claim."""
+  return results.read(pathlib.Path(CLAIMS[name].grid or RECORDS / f"{name}.jsonl"))
 
 
 def run(name: str, out: pathlib.Path, jobs: int = 1) -> int:
@@ -437,7 +456,7 @@ def _mean_figures(folders: Sequence[pathlib.Path]) -> dict[str, object]:
 
 def _of(claim: Claim, records: Sequence[results.Record], arm: str, seed: int) -> results.Record | None:
   """The record of an arm at its chosen rate."""
-  variant = "" if arm in claim.means else _variant(chosen_rate(claim, records, arm))
+  variant = "" if claim.grid or arm in claim.means else _variant(chosen_rate(claim, records, arm))
   return next((record for record in records if (record.row, record.variant, record.seed) == (arm, variant, seed)), None)
 
 
@@ -471,7 +490,7 @@ def judge(claim: Claim, records: Sequence[results.Record], comparison: Compariso
 
 def lines_of(name: str) -> list[evidence_picture.Line]:
   """A claim's comparisons that were run, turned so that more is what the paper says."""
-  claim, records, lines = CLAIMS[name], results.read(RECORDS / f"{name}.jsonl"), []
+  claim, records, lines = CLAIMS[name], records_of(name), []
   for one in claim.comparisons:
     if found := judge(claim, records, one):
       ends = (found.low, found.high) if one.more else (-found.high, -found.low)
@@ -496,7 +515,7 @@ def table(name: str, records: Sequence[results.Record]) -> str:
   for arm in (*claim.arms, *claim.means):
     values = {measure: figures(claim, records, arm, measure) for measure in claim.measures}
     count = len(next(iter(values.values())))
-    rate = f"x {chosen_rate(claim, records, arm):g}" if count and arm in claim.arms else ""
+    rate = f"x {chosen_rate(claim, records, arm):g}" if count and not claim.grid and arm in claim.arms else ""
     lines.append(f"| {arm} | {count or 'not run'} | {rate} | " + " | ".join(map(_cell_text, values.values())) + " |")
   if claim.comparisons:
     lines += ["", "| the paper says | compared | difference, points [95 % interval] | verdict |", "| --- | --- | --- | --- |"]
@@ -526,7 +545,7 @@ def updated(text: str, page: str) -> str:
   def tables(name: str) -> str:
     if name not in CLAIMS:
       raise InputError(f"{page}: {name!r} is no claim; there are: {', '.join(CLAIMS)}")
-    return "\n" + table(name, results.read(RECORDS / f"{name}.jsonl")) + "\n"
+    return "\n" + table(name, records_of(name)) + "\n"
 
   return page_parts.rewritten(text, page, _START, "<!-- end of evidence -->", tables)
 
