@@ -11,10 +11,12 @@ from scipy import stats
 
 from helpers import REPOSITORY
 
+from attr_jax.data.worlds import artwork_labels
 from attr_jax.errors import InputError
 from test_grid import record_of
 
 sys.path.insert(0, str(REPOSITORY / "launch"))
+import claims  # noqa: E402
 import evidence  # noqa: E402
 import evidence_picture  # noqa: E402
 import results  # noqa: E402
@@ -109,21 +111,21 @@ def test_rare_and_frequent():
 
 
 def test_impossible_pairs_equal_a_slow_loop(monkeypatch, tmp_path):
-  labels = evidence.artwork_labels.LABELS
-  possible = evidence.artwork_labels.possible_pairs()
+  labels = artwork_labels.LABELS
+  possible = artwork_labels.possible_pairs()
   names = list(reversed(labels))  # the data set's order is another one
   decision = np.random.default_rng(0).random((20, len(labels))) < 0.1
   (tmp_path / "predictions").mkdir()
   np.savez(tmp_path / "predictions" / "test-six_view.npz", decision=decision)
   config = type("Config", (), {"data": type("Data", (), {"test_split": "test"}), "evaluate": type("Evaluate", (), {"views": "six_view"})})
-  monkeypatch.setattr(evidence.run_folder, "read_start", lambda workdir: (config, type("Info", (), {"label_names": names})))
+  monkeypatch.setattr(claims.run_folder, "read_start", lambda workdir: (config, type("Info", (), {"label_names": names})))
   pairs = wrong = 0
   for row in decision:
     found = [labels.index(names[i]) for i in np.flatnonzero(row)]
     for i, a in enumerate(found):
       for b in found[i + 1:]:
         pairs, wrong = pairs + 1, wrong + (not possible[a, b])
-  measured = evidence.impossible_pairs(tmp_path)
+  measured = claims.impossible_pairs(tmp_path)
   assert measured["impossible_pairs"] == pytest.approx(wrong / pairs) and 0 < wrong < pairs
   assert measured["labels"] == pytest.approx(decision.sum(axis=1).mean())
 
