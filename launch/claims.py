@@ -11,6 +11,7 @@ from attr_jax import run_folder
 from attr_jax.data.worlds import artwork_labels
 import results
 
+VERDICTS = ("holds", "does not hold: the opposite", "not decided")  # on a comparison
 # Attributes that say something about the whole face; the others belong to a part of it.
 _GLOBAL = ("Attractive", "Blurry", "Chubby", "Heavy_Makeup", "Male", "Oval_Face", "Pale_Skin", "Young")
 _RARE, _FREQUENT = 0.1, 0.3  # share of positives

@@ -27,7 +27,7 @@ from attr_jax import evaluate
 from attr_jax import run_folder
 from attr_jax import writers
 from attr_jax.errors import InputError
-from claims import CLAIMS, Claim, Comparison
+from claims import CLAIMS, VERDICTS, Claim, Comparison
 import evidence_picture
 import grid
 import page_parts
@@ -39,7 +39,6 @@ RATES, MOST_RATE = (0.5, 1.0, 2.0), 8.0  # times the config's own; no more than 
 FIRST_SEEDS, MOST_SEEDS = 3, 5
 _START = re.compile("<!-- evidence: ([^ ]+) -->")
 _VARIANT = "rate x "  # and the factor, in the records
-_VERDICTS = ("holds", "does not hold: the opposite", "not decided")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,7 +101,7 @@ def missing(name: str, records: Sequence[results.Record], out: pathlib.Path) -> 
     wanted = new((arm, rates[arm], seed) for seed in range(FIRST_SEEDS) for arm in claim.arms)
   if not wanted:
     judged = [(one, judge(claim, records, one)) for one in claim.comparisons]
-    more = {arm for one, found in judged if found and found.verdict == _VERDICTS[2] for arm in _arms(claim, one)}
+    more = {arm for one, found in judged if found and found.verdict == VERDICTS[2] for arm in _arms(claim, one)}
     wanted = new((arm, rates[arm], seed) for seed in range(FIRST_SEEDS, MOST_SEEDS) for arm in claim.arms if arm in more)
   return [_cell(claim, name, *cell, out) for cell in wanted]
 
@@ -200,9 +199,9 @@ def judge(claim: Claim, records: Sequence[results.Record], comparison: Compariso
   if min(len(a), len(b)) < 2:
     return None
   low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-  verdict = _VERDICTS[2]
+  verdict = VERDICTS[2]
   if low > 0 or high < 0:
-    verdict = _VERDICTS[0 if (low > 0) == comparison.more else 1]
+    verdict = VERDICTS[0 if (low > 0) == comparison.more else 1]
   return Judged(100 * (np.mean(a) - np.mean(b)), 100 * low, 100 * high, verdict)
 
 
@@ -229,22 +228,25 @@ def _arms(claim: Claim, comparison: Comparison) -> set[str]:
 def table(name: str, records: Sequence[results.Record]) -> str:
   """Both tables of a claim, as Markdown: the arms, and the comparisons with their verdicts."""
   claim = CLAIMS[name]
-  lines = ["| arm | seeds | rate | " + " | ".join(claim.measures) + " |", "| --- " * (3 + len(claim.measures)) + "|"]
-  for arm in (*claim.arms, *claim.means):
-    values = {measure: figures(claim, records, arm, measure) for measure in claim.measures}
-    count = len(next(iter(values.values())))
-    rate = f"x {chosen_rate(claim, records, arm):g}" if count and not claim.grid and arm in claim.arms else ""
-    lines.append(f"| {arm} | {count or 'not run'} | {rate} | " + " | ".join(map(_cell_text, values.values())) + " |")
-  if claim.comparisons:
-    lines += ["", "| the paper says | compared | difference, points [95 % interval] | verdict |", "| --- | --- | --- | --- |"]
-  for one in claim.comparisons:
-    judged = judge(claim, records, one)
-    compared = _compared(one)
-    if judged is None:
-      lines.append(f"| {one.says} | {compared} | not run | |")
-    else:
-      lines.append(f"| {one.says} | {compared} | {judged.difference:+.1f} [{judged.low:+.1f}, {judged.high:+.1f}] | {judged.verdict} |")
-  return "\n".join(lines)
+  arms = page_parts.table(("arm", "seeds", "rate", *claim.measures), [_arm_line(claim, records, arm) for arm in (*claim.arms, *claim.means)])
+  if not claim.comparisons:
+    return arms
+  head = ("the paper says", "compared", "difference, points [95 % interval]", "verdict")
+  return f"{arms}\n\n{page_parts.table(head, [_comparison_line(claim, records, one) for one in claim.comparisons])}"
+
+
+def _arm_line(claim: Claim, records: Sequence[results.Record], arm: str) -> list[str]:
+  values = [figures(claim, records, arm, measure) for measure in claim.measures]
+  count = len(values[0])
+  rate = f"x {chosen_rate(claim, records, arm):g}" if count and not claim.grid and arm in claim.arms else ""
+  return [arm, str(count or "not run"), rate, *map(_cell_text, values)]
+
+
+def _comparison_line(claim: Claim, records: Sequence[results.Record], one: Comparison) -> tuple[str, ...]:
+  judged = judge(claim, records, one)
+  if judged is None:
+    return one.says, _compared(one), "not run", ""
+  return one.says, _compared(one), f"{judged.difference:+.1f} [{judged.low:+.1f}, {judged.high:+.1f}]", judged.verdict
 
 
 def _cell_text(values: Sequence[float]) -> str:

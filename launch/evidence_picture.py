@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from attr_jax import pictures
 from attr_jax.errors import InputError
+from claims import VERDICTS
 
-_COLOURS = {"holds": pictures.BLUE, "does not hold: the opposite": pictures.RED, "not decided": "#777777"}
+_COLOURS = dict(zip(VERDICTS, (pictures.BLUE, pictures.RED, "#777777")))
 _ROW, _HEAD = 0.27, 0.7  # inches: of a comparison, of a claim's title and axis
 _AXIS, _LETTER = 3.3, 0.075  # inches
 
@@ -21,7 +22,7 @@ class Line(NamedTuple):
     difference: in points, positive where the paper is right.
     low: lower end of the 95 % interval.
     high: upper end.
-    verdict: key of the colours.
+    verdict: one of VERDICTS.
   """
 
   says: str

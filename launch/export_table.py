@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
+import page_parts
 import results
 
 FILE = "docs/results/export-check.json"
@@ -13,9 +14,8 @@ _FORMATS = {"stablehlo": "StableHLO", "onnx": "ONNX"}
 def table() -> str:
   """Markdown; the larger of the two differences, on random images and on cuts of photos."""
   found = json.loads((results.REPOSITORY / FILE).read_text())["systems"]
-  lines = ["| system | " + " | ".join(_FORMATS.values()) + " |", "| --- " * (1 + len(_FORMATS)) + "|"]
-  lines += [f"| {name} | " + " | ".join(_cell(formats.get(kind)) for kind in _FORMATS) + " |" for name, formats in found.items()]
-  return "\n".join(lines)
+  lines = [(name, *(_cell(formats.get(kind)) for kind in _FORMATS)) for name, formats in found.items()]
+  return page_parts.table(("system", *_FORMATS.values()), lines)
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:

@@ -1,6 +1,6 @@
-"""Parts of a page that a program writes, between two markers."""
+"""Parts of a page that a program writes: tables, between two markers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 import re
 
 from attr_jax.errors import InputError
@@ -27,3 +27,8 @@ def rewritten(text: str, page: str, start: re.Pattern[str], end: str, body_of: C
     done += rest[:match.end()] + body_of(match[1]) + end
     rest = after
   return done + rest
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+  """Markdown, cells as they are."""
+  return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))

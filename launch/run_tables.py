@@ -6,6 +6,7 @@ import json
 import operator
 from typing import NamedTuple
 
+import page_parts
 import results
 
 
@@ -83,11 +84,11 @@ TABLES = {
 def table(name: str) -> str:
   """Markdown of one of TABLES; KeyError where a file has no such figure."""
   shown = TABLES[name]
-  lines = ["| " + " | ".join((shown.head, *(column.title for column in shown.columns))) + " |", "| --- " * (1 + len(shown.columns)) + "|"]
+  lines = []
   for label, (file, *keys) in shown.rows.items():
     report = _at(json.loads((results.REPOSITORY / "docs" / "results" / file).read_text()), keys)
-    lines.append("| " + " | ".join((label, *(f"{column.factor * _at(report, column.path):.1f}" for column in shown.columns))) + " |")
-  return "\n".join(lines)
+    lines.append((label, *(f"{column.factor * _at(report, column.path):.1f}" for column in shown.columns)))
+  return page_parts.table((shown.head, *(column.title for column in shown.columns)), lines)
 
 
 def _at(tree, keys):

@@ -5,6 +5,7 @@ import math
 import pathlib
 from typing import NamedTuple
 
+import page_parts
 import results
 
 _NAMES = {"sample_F2": "F2", "region_mIoU": "IoU of regions", "mask_IoU": "IoU of masks"}  # others are called as they are
@@ -52,12 +53,12 @@ SYSTEMS = (
 
 def table() -> str:
   """Markdown."""
-  lines = ["| system | paper | config, in `configs/` | one run of it |", "| --- | --- | --- | --- |"]
+  lines = []
   for one in SYSTEMS:
     file = one.file.partition("#")[0]
     figure = f"{_NAMES.get(one.metric, one.metric)} [{100 * _figure(one):.1f}](docs/results/{file}), {one.on}"
-    lines.append(f"| {one.name} | {one.paper} | `{one.config}` | {figure} |")
-  return "\n".join(lines)
+    lines.append((one.name, one.paper, f"`{one.config}`", figure))
+  return page_parts.table(("system", "paper", "config, in `configs/`", "one run of it"), lines)
 
 
 def _figure(one: System) -> float:
