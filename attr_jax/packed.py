@@ -191,7 +191,7 @@ def _report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[st
 
 def _train(trials: Sequence[_Trial], quiet: bool) -> None:
   """Trains, validates, saves and tests trials that have not ended."""
-  preemption = train._Preemption()  # from here on SIGTERM waits for the end of a step
+  preemption = train.Preemption()  # from here on SIGTERM waits for the end of a step
   config, everywhere = trials[0].config, sharding.make_mesh()
   sharding.check_batch("config.evaluate.batch_size", config.evaluate.batch_size, everywhere)
   data = train.open_data(config, quiet)
@@ -201,7 +201,7 @@ def _train(trials: Sequence[_Trial], quiet: bool) -> None:
     run_folder.write_start(trial.config, data.info, trial.workdir)
 
   model = models.build(config.model, len(data.info.label_names), config.compute_dtype)
-  train._check_model(config, model, train.make_objective(config, data.info))
+  train.check_model(config, model, train.make_objective(config, data.info))
   tx, _ = train.make_update(config, model, data, None)
   for trial in trials:
     # The two newest: while some trials have written a step and others have not, the one before is there in all of them.
@@ -328,7 +328,7 @@ def _save(trials: Sequence[_Trial], step: int, state: PackState, evaluates: bool
     if trial.failed:
       continue
     one = jax.device_put(unstack(on_host, number), sharding.replicated(mesh), may_alias=False)
-    selected = train._validate(trial.config, one, predict, data, mesh, trial.writer, progress, step)[0] if evaluates else None
+    selected = train.validate(trial.config, one, predict, data, mesh, trial.writer, progress, step)[0] if evaluates else None
     trial.writer.flush()
     trial.checkpoints.save(step, one, selected)
 
@@ -482,7 +482,7 @@ def _batches(configs: Sequence[ml_collections.ConfigDict], data: train.Data, mes
       for seed in by_seed
   }
   stacked = _stacked(read, configs)
-  return loader.read_ahead(sharding.put_batch(train._without_extras(batch), over) for batch in stacked), list(read.values())
+  return loader.read_ahead(sharding.put_batch(train.without_extras(batch), over) for batch in stacked), list(read.values())
 
 
 def _stacked(by_seed: Mapping[int, Iterator[Mapping[str, np.ndarray]]],

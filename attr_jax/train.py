@@ -71,7 +71,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   if (workdir / "DONE").exists():
     say(quiet, f"{workdir} is finished already; its figures are in {workdir / 'evaluation'}")
     return run_folder.read_report(workdir, f"{config.data.test_split}-{config.evaluate.views}")
-  preemption = _Preemption()  # from here on SIGTERM waits for the end of a step
+  preemption = Preemption()  # from here on SIGTERM waits for the end of a step
 
   mesh = sharding.make_mesh(fsdp=config.fsdp)
   _check_batches(config, mesh)
@@ -81,7 +81,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   run_folder.write_start(config, data.info, workdir)
 
   model = models.build(config.model, len(data.info.label_names), config.compute_dtype)
-  _check_model(config, model, make_objective(config, data.info))
+  check_model(config, model, make_objective(config, data.info))
   tx, one_step = make_update(config, model, data, mesh)
   checkpoints = checkpoint_lib.Checkpoints(workdir / "checkpoints")
   memory = models.initial_memory(config.model.name, len(data.train), len(data.info.label_names))
@@ -115,7 +115,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
   log = LateScalars([StepLog(writer, progress, config, len(data.train), plan.total).note])
   rows, rng = sharding.over_batch(mesh), jax.random.key(config.seed)
   # The cache's batches are there already.
-  on_device = cached or loader.read_ahead(sharding.put_batch(_without_extras(batch), rows) for batch in batches)
+  on_device = cached or loader.read_ahead(sharding.put_batch(without_extras(batch), rows) for batch in batches)
 
   def after(step: int, count: int, state: state_lib.TrainState, scalars: dict[str, jax.Array]) -> state_lib.TrainState:
     if step - count == start:
@@ -125,7 +125,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path,
     stop, selected = preemption.reached(step), None
     if not stop and plan.evaluates(step):
       log.finish()
-      selected, state = _validate(config, state, predict, data, mesh, writer, progress, step)
+      selected, state = validate(config, state, predict, data, mesh, writer, progress, step)
     if stop or selected is not None or plan.saves(step):
       log.finish()  # a state after a NaN must not be saved
       writer.flush()
@@ -292,7 +292,7 @@ def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo
   return functools.partial(objective, positive_ratio=ratio, **config.loss)
 
 
-def _check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) -> None:
+def check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) -> None:
   """Traces model and objective by shapes alone, so that a wrong option is named before anything is compiled."""
   def trace() -> jax.Array:
     image = jnp.zeros((2, *config.input.size, 3))
@@ -310,7 +310,7 @@ def _check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) 
     raise InputError(f"config.model or config.loss: {error}") from error
 
 
-class _Preemption:
+class Preemption:
   """Turns SIGTERM into a question that the loop asks after each step."""
 
   def __init__(self):
@@ -330,6 +330,7 @@ class _Preemption:
     self._asked = True
 
   def reached(self, step: int) -> bool:
+    """Whether to stop after `step`; every process gets the same answer."""
     if self._several:
       # The step agreed on is the next number, so there must be none left out: steps may come several at once.
       self._calls += 1
@@ -337,6 +338,7 @@ class _Preemption:
     return self._asked
 
   def close(self) -> None:
+    """Lets SIGTERM do what it did before."""
     if self._old is not None:
       signal.signal(signal.SIGTERM, self._old)
 
@@ -409,9 +411,9 @@ class StepLog:
     self._window, self._clock = [], now
 
 
-def _validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, data: Data, mesh: jax.sharding.Mesh,
+def validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, data: Data, mesh: jax.sharding.Mesh,
               writer: Any, progress: writers.Progress, step: int) -> tuple[float | None, state_lib.TrainState]:
-  """(value that ranks the checkpoint, state after the plateau rule has seen it)."""
+  """Measures the validation split and writes its figures: (value that ranks the checkpoint, state after the plateau rule has seen it)."""
   params = sharding.gather_split(optim.evaluation_params(state.params, state.opt_state), mesh)
   table = evaluate.predict_split(
       predict, params, state.batch_stats, data.val, config, mesh,
@@ -542,7 +544,7 @@ def make_writer(config: ml_collections.ConfigDict, workdir: pathlib.Path, resume
   return writers.MultiWriter(every)
 
 
-def _without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def without_extras(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """What the step needs; `valid` is for evaluation."""
   return {key: value for key, value in batch.items() if key != "valid"}
 

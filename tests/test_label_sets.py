@@ -133,7 +133,7 @@ def test_a_cut_run_goes_on_as_if_nothing_had_happened(artworks_dir, tmp_path, mo
   """Dropout, jitter and crops are functions of seed, step and sample."""
   config = load("encoder=trainable,tiny", artworks_dir, "--config.data.test_split=", "--config.total_steps=4")
   train.train_and_evaluate(config, tmp_path / "whole", quiet=True)
-  monkeypatch.setattr(train._Preemption, "reached", lambda self, step: step == 2)
+  monkeypatch.setattr(train.Preemption, "reached", lambda self, step: step == 2)
   with pytest.raises(train.Preempted):
     train.train_and_evaluate(config, tmp_path / "cut", quiet=True)
   monkeypatch.undo()

@@ -51,7 +51,7 @@ def test_diaa_history_survives_a_resume(world_dir, tmp_path, monkeypatch):
   config = load("diaa.py:tiny", world_dir, batch_size=20, total_steps=int(8 * steps_per_epoch), log_every_steps=1,
                 **{"evaluate.every_epochs": 100.0, "checkpoint.every_steps": 1000})
   train.train_and_evaluate(config, tmp_path / "whole", quiet=True)
-  monkeypatch.setattr(train._Preemption, "reached", lambda self, step: step == 20)
+  monkeypatch.setattr(train.Preemption, "reached", lambda self, step: step == 20)
   with pytest.raises(train.Preempted):
     train.train_and_evaluate(config, tmp_path / "cut", quiet=True)
   monkeypatch.undo()

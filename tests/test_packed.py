@@ -85,7 +85,7 @@ class Pack:
                                      seed=config.seed, second=self.data.second)
     where = sharding.over_batch(sharding.make_mesh(jax.devices()[:1]))
     for step in range(count):
-      state, scalars = update(state, sharding.put_batch(train._without_extras(dataset[step]), where), jax.random.key(config.seed))
+      state, scalars = update(state, sharding.put_batch(train.without_extras(dataset[step]), where), jax.random.key(config.seed))
       found.append(float(scalars["loss"]))
     return found, sharding.to_host(state)
 
@@ -210,7 +210,7 @@ def test_resume_equals_an_uninterrupted_pack(whole, tmp_path, monkeypatch):
   workdirs = [tmp_path / "0", tmp_path / "1"]
   steps_of = lambda place: checkpoint_lib.Checkpoints(tmp_path / place / "checkpoints").steps()
   with monkeypatch.context() as patch:
-    patch.setattr(train._Preemption, "reached", lambda self, step: step == 5)
+    patch.setattr(train.Preemption, "reached", lambda self, step: step == 5)
     with pytest.raises(train.Preempted, match="step 5"):
       packed.train_pack(configs, workdirs, quiet=True)
   assert steps_of("0") == steps_of("1") == [4, 5]

@@ -109,7 +109,7 @@ def trace(config):
   num_labels = NUM_LABELS[config.data.name]
   info = types.SimpleNamespace(positive_ratio=(0.25,) * num_labels, known_ratio=(0.9,) * num_labels)
   model = models.build(config.model, num_labels, config.compute_dtype)
-  train._check_model(config, model, train.make_objective(config, info))
+  train.check_model(config, model, train.make_objective(config, info))
   return model
 
 
@@ -268,7 +268,7 @@ def cheap_runs(monkeypatch):
   """One device, no validation, no checkpoints, quick compilation: the others have tests of their own."""
   make_mesh = sharding.make_mesh
   monkeypatch.setattr(sharding, "make_mesh", lambda fsdp: make_mesh(jax.devices()[:1]))
-  monkeypatch.setattr(train, "_validate", lambda config, state, *_: (None, state))
+  monkeypatch.setattr(train, "validate", lambda config, state, *_: (None, state))
   monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda self, *_: None)
   quick = {"xla_backend_optimization_level": 0}
   monkeypatch.setattr(steps, "compile_train_step", lambda step, mesh, layout: jax.jit(step, compiler_options=quick))

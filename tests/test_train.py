@@ -82,12 +82,12 @@ def test_resume_equals_an_uninterrupted_run(config, tmp_path, monkeypatch):
   config.total_steps, config.checkpoint.every_steps, config.data.test_split = 7, 2, ""
   train.train_and_evaluate(config, tmp_path / "whole", quiet=True)
   # SIGTERM after the third step: saved there, and the same call goes on.
-  reached = train._Preemption.reached
-  monkeypatch.setattr(train._Preemption, "reached", lambda self, step: step == 3 and not (tmp_path / "seen").exists())
+  reached = train.Preemption.reached
+  monkeypatch.setattr(train.Preemption, "reached", lambda self, step: step == 3 and not (tmp_path / "seen").exists())
   with pytest.raises(train.Preempted, match="step 3"):
     train.train_and_evaluate(config, tmp_path / "cut", quiet=True)
   (tmp_path / "seen").touch()
-  monkeypatch.setattr(train._Preemption, "reached", reached)
+  monkeypatch.setattr(train.Preemption, "reached", reached)
   train.train_and_evaluate(config, tmp_path / "cut", quiet=True)
   assert_identical(final_params(tmp_path / "whole"), final_params(tmp_path / "cut"))
   losses = [[line["loss"] for line in writers.read_jsonl(tmp_path / name / "metrics.jsonl") if "loss" in line]

@@ -307,7 +307,7 @@ def test_an_abstract_batch_is_like_those_of_the_pipeline(name, world_dir):
       process_count=1, second=evaluate.open_second(config, "train"))
   described = lambda batch: {key: (value.shape, jax.dtypes.canonicalize_dtype(value.dtype)) for key, value in batch.items()}
   _, (_, planned, _) = abstract.train_step(config, sharding.make_mesh())
-  assert described(train._without_extras(batches[0])) == described(planned)
+  assert described(train.without_extras(batches[0])) == described(planned)
 
 
 def test_published_counts_are_those_that_prepare_compares_with():

@@ -61,7 +61,7 @@ def run(config, count):
       process_index=jax.process_index(), process_count=jax.process_count(), second=second)
   found = {"rows": [], "scalars": []}
   for number in range(count):
-    batch = train._without_extras(batches[number])
+    batch = train.without_extras(batches[number])
     found["rows"].append(hashes(batch))
     state, scalars = step(state, sharding.put_batch(batch, sharding.over_batch(mesh)), jax.random.key(config.seed))
     found["scalars"].append({key: float(value) for key, value in scalars.items()})
