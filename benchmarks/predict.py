@@ -28,7 +28,7 @@ import time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Of a GPU's memory; the rest is for PyTorch.
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
+os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.45")
 
 import jax
 import numpy as np

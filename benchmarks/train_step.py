@@ -32,7 +32,7 @@ import statistics
 import sys
 import time
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")  # both sides must fit on a GPU
+os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.45")  # both sides must fit on a GPU
 # Read when torch is imported: its threads otherwise go on spinning while ours have their turn.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")

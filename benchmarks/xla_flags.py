@@ -93,7 +93,7 @@ class Child:
   def __init__(self, flag, args):
     options = {key: getattr(args, key) for key in ("depth", "dtype", "batch", "size", "steps")}
     environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()}
-    environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.4")  # two of them at once
+    environment.setdefault("XLA_CLIENT_MEM_FRACTION", "0.4")  # two of them at once
     self.errors = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it while the child runs
     self.process = subprocess.Popen(
         [sys.executable, __file__, f"--child={json.dumps(options)}"],

@@ -200,8 +200,7 @@ def run(cells: Sequence[Cell], records: pathlib.Path | None = None, *, jobs: int
   for cell in missing:
     prepare(cell)
   groups = _groups(missing) if pack and missing else [[cell] for cell in missing]
-  # JAX takes three quarters of a GPU's memory when it starts, which leaves nothing for a second process.
-  environment = ({"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.2f}"} if jobs > 1 else {}) | os.environ
+  environment = os.environ | _share_of_memory(jobs)
   grid, running = _Grid(len(cells), len(cells) - len(missing), quiet), []
   with grid, _Stop() as stop:
     while (groups or running) and not stop.asked:
@@ -224,6 +223,12 @@ def run(cells: Sequence[Cell], records: pathlib.Path | None = None, *, jobs: int
   if not quiet:
     print(f"{grid.done} of {len(cells)} runs finished, {len(grid.failed)} failed" + (f"; records in {records}" if records else ""))
   return 1 if grid.failed else 0
+
+
+def _share_of_memory(jobs: int) -> dict[str, str]:
+  """What lets several processes use one GPU: JAX takes three quarters of its memory when it starts, which leaves nothing for a second one."""
+  names = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # now and formerly; JAX refuses both at once
+  return {} if jobs == 1 or any(name in os.environ for name in names) else {names[0]: f"{0.9 / jobs:.2f}"}
 
 
 def _record(cell: Cell, records: pathlib.Path | None, measures: Callable[[pathlib.Path], Mapping[str, float]] | None) -> str:

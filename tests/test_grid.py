@@ -122,13 +122,18 @@ def test_one_failure_stops_nothing_else(tmp_path, pretended, capsys, jobs):
   assert pretended == ["all seed 0"]
 
 
-@pytest.mark.parametrize("jobs, own, share", [(1, None, "all"), (2, None, "0.45"), (3, None, "0.30"), (3, "0.2", "0.2")])
+@pytest.mark.parametrize("jobs, own, share", [
+    (1, {}, "{}"), (2, {}, "{'XLA_CLIENT_MEM_FRACTION': '0.45'}"), (3, {}, "{'XLA_CLIENT_MEM_FRACTION': '0.30'}"),
+    (3, {"XLA_CLIENT_MEM_FRACTION": "0.2"}, "{'XLA_CLIENT_MEM_FRACTION': '0.2'}"),
+    (3, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.2"}, "{'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.2'}"),
+])
 def test_processes_share_the_memory_of_a_gpu(tmp_path, pretended, monkeypatch, jobs, own, share):
-  """Without that the second process of a GPU has no memory left: JAX takes three quarters of it when it starts."""
-  monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-  if own:
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", own)
-  line = "import os, pathlib, sys; print(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION', 'all')); pathlib.Path(sys.argv[1]).touch()"
+  """Without that the second process of a GPU has no memory left; what the user has set is left alone."""
+  for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in own.items():
+    monkeypatch.setenv(name, value)
+  line = "import os, pathlib, sys; print({k: v for k, v in os.environ.items() if 'MEM_FRACTION' in k}); pathlib.Path(sys.argv[1]).touch()"
   monkeypatch.setattr(grid, "_commands", lambda cells: iter([(cells, [sys.executable, "-c", line, str(cells[0].workdir / "DONE")])]))
   cells = expand(tmp_path)
   assert grid.run(cells, quiet=True, jobs=jobs) == 0
