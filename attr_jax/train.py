@@ -293,7 +293,11 @@ def make_objective(config: ml_collections.ConfigDict, info: info_lib.DatasetInfo
 
 
 def check_model(config: ml_collections.ConfigDict, model: Any, objective: Any) -> None:
-  """Traces model and objective by shapes alone, so that a wrong option is named before anything is compiled."""
+  """Traces model and objective by shapes alone, so that a wrong option is named before anything is compiled.
+
+  Raises:
+    InputError: `config.model` or `config.loss` holds what they do not take.
+  """
   def trace() -> jax.Array:
     image = jnp.zeros((2, *config.input.size, 3))
     keys = {"keys": jax.random.split(jax.random.key(0), 2)} if steps.takes(model, "keys") else {}
@@ -413,7 +417,24 @@ class StepLog:
 
 def validate(config: ml_collections.ConfigDict, state: state_lib.TrainState, predict: Any, data: Data, mesh: jax.sharding.Mesh,
               writer: Any, progress: writers.Progress, step: int) -> tuple[float | None, state_lib.TrainState]:
-  """Measures the validation split and writes its figures: (value that ranks the checkpoint, state after the plateau rule has seen it)."""
+  """Measures the validation split and writes its figures.
+
+  Args:
+    config: of the run.
+    state: whose parameters (or their average) are measured.
+    predict: of `steps.make_predict_step`, compiled.
+    data: its `val` and `val_second`.
+    mesh: of the devices.
+    writer: takes the figures.
+    progress: takes a line.
+    step: of the state.
+
+  Returns:
+    The value that ranks the checkpoint (None where it is not finite), and the state after the plateau rule has seen it.
+
+  Raises:
+    InputError: `config.evaluate.select` is no metric.
+  """
   params = sharding.gather_split(optim.evaluation_params(state.params, state.opt_state), mesh)
   table = evaluate.predict_split(
       predict, params, state.batch_stats, data.val, config, mesh,
