@@ -131,8 +131,8 @@ _RARITY = {
 }
 
 
-def _dahar(row: str, world: str = "people", tuned_as: str = "") -> Arm:
-  return Arm(f"configs/dahar.py:table3/{row},world,small", () if world == "people" else (f"--config.data.world={world}",), tuned_as)
+def _dahar(row: str, *overrides: str, tuned_as: str = "") -> Arm:
+  return Arm(f"configs/dahar.py:table3/{row},world,small", overrides, tuned_as)
 
 
 def _vac(row: str, *overrides: str, tuned_as: str = "") -> Arm:
@@ -205,12 +205,12 @@ CLAIMS = {
         "Da-HAR (Wu et al. 2020): masks against distraction",
         {"baseline": _dahar("baseline"), "fusion": _dahar("fusion"), "self-mask": _dahar("self_mask"),
          "masked attention": _dahar("masked_attention"), "all": _dahar("all"), "all, ignore unspecified": _dahar("ignore_unspecified"),
-         "all, no supervision": Arm("configs/dahar.py:table3/ignore_unspecified,world,small", ("--config.loss.mask_weight=0",)),
-         "alone: baseline": _dahar("baseline", "people_alone", "baseline"),
-         "alone: all": _dahar("ignore_unspecified", "people_alone", "all, ignore unspecified"),
-         "crowded: baseline": _dahar("baseline", "people_crowded", "baseline"),
-         "crowded: all": _dahar("ignore_unspecified", "people_crowded", "all, ignore unspecified"),
-         **{f"started: {name}": Arm(f"configs/dahar.py:table3/{row},world,small", (f"--config.weights={_DAHAR_START}",))
+         "all, no supervision": _dahar("ignore_unspecified", "--config.loss.mask_weight=0"),
+         "alone: baseline": _dahar("baseline", "--config.data.world=people_alone", tuned_as="baseline"),
+         "alone: all": _dahar("ignore_unspecified", "--config.data.world=people_alone", tuned_as="all, ignore unspecified"),
+         "crowded: baseline": _dahar("baseline", "--config.data.world=people_crowded", tuned_as="baseline"),
+         "crowded: all": _dahar("ignore_unspecified", "--config.data.world=people_crowded", tuned_as="all, ignore unspecified"),
+         **{f"started: {name}": _dahar(row, f"--config.weights={_DAHAR_START}")
             for name, row in (("baseline", "baseline"), ("all", "ignore_unspecified"))}},
         (*_PEOPLE, "--config.total_epochs=10"),
         {"mAP": metric("mAP"), "attention inside": metric("attention_inside"), "heatmap inside": metric("heatmap_inside"),

@@ -47,8 +47,8 @@ class Framing:
 
 
 FRAMINGS = {
-  "aligned": Framing(18.3, 0.04, 1.8, 2.2, 0.06, 0.16, math.inf),  # by the eyes, not perfectly, as CelebA's photos are
-  "loose": Framing(15.0, 0.16, 17.0, 17.0, 0.15, 0.4, 2.0),  # the whole face is seen, anywhere
+    "aligned": Framing(18.3, 0.04, 1.8, 2.2, 0.06, 0.16, math.inf),  # by the eyes, not perfectly, as CelebA's photos are
+    "loose": Framing(15.0, 0.16, 17.0, 17.0, 0.15, 0.4, 2.0),  # the whole face is seen, anywhere
 }
 
 
