@@ -58,7 +58,7 @@ def goes_on(workdir, world_dir, whole, count=1):
   resumed = losses(workdir)
   assert len(resumed) == newest + 3
   compared = min(len(resumed), len(whole))
-  np.testing.assert_allclose(resumed[:compared], whole[:compared], rtol=1e-4)
+  np.testing.assert_allclose(resumed[:compared], whole[:compared], rtol=1e-5)
 
 
 def end(processes):
