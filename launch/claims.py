@@ -68,7 +68,7 @@ class Claim:
   Attributes:
     title: for people.
     arms: name -> arm.
-    overrides: the budget, of all arms.
+    overrides: the budget, where an arm has none of its own.
     measures: name -> figure of a record, a fraction; NaN where it has none.
     comparisons: what the paper says; none where runs are only reported.
     before: commands of attr-jax that the arms need, with what each leaves behind.

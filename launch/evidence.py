@@ -4,7 +4,7 @@
   python launch/evidence.py --update=docs/evidence.md   # the tables of that page from docs/results/evidence/*.jsonl; trains nothing
   python launch/evidence.py --draw=docs/pictures/evidence.png   # all comparisons in one picture
 
-Every arm of a claim has the same budget and the same tuning: three learning rates with seed 0, and further ones outwards as long as the
+Arms that are compared have the same budget and the same tuning: three learning rates with seed 0, and further ones outwards as long as the
 best is at an end; the one with the highest validation figure is taken, with more seeds: three in all, five where a comparison is not
 decided. A comparison is the difference of two means with its 95 % interval (Welch); the paper's statement holds where the whole interval
 is on its side.
